@@ -1,7 +1,7 @@
-//! Measures this project's queues beside references and peers: `cargo xtask bench`.
+//! Compares this project's queues with references and peers: `cargo xtask bench`.
 //!
-//! Read `work` (what is done), `subject` (by whom), `repetition` (one measurement), `schedule`
-//! (their order), then `report`.
+//! Read `work` (what is done), `subject` (by which queue), `repetition` (one measurement),
+//! `schedule` (their order), then `report`.
 
 mod child;
 mod clock;
@@ -36,7 +36,7 @@ use report::Report;
 use schedule::{Plan, Row, Summary};
 use work::{Placement, Times, Work};
 
-/// Measures the queues beside their peers: two real processes each, round-robin, medians with their
+/// Compares the queues with their peers: two real processes each, in turn, medians with their
 /// range.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
@@ -88,7 +88,7 @@ enum Command {
     /// Measurements of this project's queue alone
     #[command(hide = true)]
     OwnPart,
-    /// Another process for these
+    /// A helper process for these measurements
     #[command(hide = true)]
     OwnHelper { helper: own::Helper },
 }

@@ -127,7 +127,8 @@ impl Shared {
         assert!(offset + len <= self.bytes);
         // SAFETY: inside the mapping (1, checked above).
         let pointer = unsafe { self.map.as_mut_ptr().add(offset) };
-        // SAFETY: valid (1), bytes of any value, and not written meanwhile (the caller's promise).
+        // SAFETY: valid (1), bytes of any value, and not written during that time (the caller's
+        // promise).
         unsafe { std::slice::from_raw_parts(pointer, len) }
     }
 }

@@ -1,4 +1,4 @@
-//! Any bytes are a value or an error; a value survives its bytes.
+//! Any bytes decode to a value or an error, and every value survives a round trip through bytes.
 #![no_main]
 
 use std::fmt::Debug;
@@ -29,7 +29,7 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> O
     }
     let value = codec::decode::<T>(bytes).ok()?;
     let encoded = codec::encode(&value).expect("what was decoded can be encoded");
-    // Not always the same bytes: a number has longer forms, too.
+    // The bytes may differ, because a number also has longer forms.
     assert!(encoded.len() <= bytes.len(), "{value:?}");
     assert_eq!(codec::decode::<T>(&encoded).as_ref(), Ok(&value));
     Some(value)

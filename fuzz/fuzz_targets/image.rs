@@ -1,5 +1,5 @@
-//! A queue's file with anything in it is an error or a queue that works as well as it can; never a panic, a hang or a
-//! stray access. What a queue is put through is what `ipc-queue/tests/bad_memory` does.
+//! A queue's file with any content gives an error, or a queue that works as well as possible; never
+//! a panic, a hang or a stray access. The operations are those of `ipc-queue/tests/bad_memory`.
 #![no_main]
 
 #[path = "../../ipc-queue/tests/bad_memory/image.rs"]
@@ -14,17 +14,17 @@ use image::{FLAGS, Image, With, seal};
 use ipc_queue::transport::Settle;
 use libfuzzer_sys::fuzz_target;
 
-/// What is done to the file.
+/// The damage to the file.
 #[derive(Debug, Arbitrary)]
 enum Damage {
-    /// All of it is this.
+    /// The whole file has this content.
     Anything(Vec<u8>),
-    /// Changed before it is opened, and so often while it is used.
+    /// The file is changed before it is opened, and this many times while it is used.
     Edited {
-        /// Whether the queue has priorities and keys.
+        /// Set if the queue has priorities and keys.
         has_everything: bool,
         before: Vec<Edit>,
-        /// Whether the header's checksum is made right again.
+        /// Set if the header's checksum is corrected.
         sealed: bool,
         meanwhile: Vec<(Edit, How)>,
         cut_to: Option<u16>,
@@ -33,7 +33,7 @@ enum Damage {
 
 #[derive(Clone, Copy, Debug, Arbitrary)]
 struct Edit {
-    /// Which word, modulo how many there are.
+    /// The index of the word, modulo their number.
     at: u16,
     change: Change,
 }
@@ -43,7 +43,7 @@ enum Change {
     Set(u64),
     Flip(u8),
     Add(i8),
-    /// To what another word is.
+    /// To the value of another word.
     Copy(u16),
 }
 
@@ -97,7 +97,7 @@ fuzz_target!(|damage: Damage| {
 });
 
 impl Edit {
-    /// The word from `first` on that it changes, and to what.
+    /// Returns the offset of the changed word, from `first` on, and its new value.
     fn word(self, bytes: &[u8], first: usize) -> (usize, [u8; 8]) {
         let place = |number: u16| {
             let words = (bytes.len() - first) / 8;

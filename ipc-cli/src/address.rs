@@ -1,4 +1,4 @@
-//! Addresses: what was typed, and the queue it names.
+//! Queue addresses as typed on the command line, and the queues they name.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::payload;
 
 const DEFAULT: &str = "default";
 
-/// The whole address for what was typed: `jobs` and `media/jobs` mean shared memory.
+/// Returns the full address for the typed text: `jobs` and `media/jobs` mean shared memory.
 pub fn whole(queue: &str) -> String {
     if queue.contains(':') {
         queue.to_owned()
@@ -35,7 +35,7 @@ pub fn set_answer_timeout(time: Duration) {
 /// The address of a queue that other processes can see.
 ///
 /// # Errors
-/// A `local:` queue is refused: it would be this process's own, and end with it.
+/// A `local:` queue is refused: it would belong to this process alone, and end with it.
 pub fn shared(queue: &str) -> Result<Address> {
     let limit = ANSWER_TIMEOUT.get().copied();
     match whole(queue).parse()? {
@@ -63,20 +63,20 @@ fn with_timeout(scheme: &str, rest: String, limit: Option<Duration>) -> String {
     format!("{rest}{joint}timeout={}ms", limit.as_millis())
 }
 
-/// Opens a queue that exists, for a moment: in shared memory some places are kept for commands, so
-/// that they can look and act when as many processes are attached as may be.
+/// Opens an existing queue for a short time. In shared memory some participant slots are reserved
+/// for commands, so that they work even when the maximum number of processes is attached.
 pub fn open(queue: &str) -> Result<ByteQueue> {
     let options = QueueOptions::new().attach_as_tool();
     Ok(options.open_any(shared(queue)?.to_string())?)
 }
 
-/// Opens a queue that exists, for as long as its messages come: as any other program does.
+/// Opens an existing queue for as long as messages arrive, as any other program does.
 pub fn open_to_stay(queue: &str) -> Result<ByteQueue> {
     Ok(QueueOptions::new().open_any(shared(queue)?.to_string())?)
 }
 
-/// Opens a queue that exists, or else creates it with `options`, whose settings an existing queue
-/// need not have.
+/// Opens the queue if it exists, else creates it with `options`. An existing queue may have other
+/// settings.
 pub fn open_or_create(queue: &str, options: &QueueOptions) -> Result<ByteQueue> {
     let address = shared(queue)?.to_string();
     let options = options.clone().attach_as_tool();
@@ -86,18 +86,18 @@ pub fn open_or_create(queue: &str, options: &QueueOptions) -> Result<ByteQueue> 
             opened => return Ok(opened?),
         }
         match options.clone().mode(OpenMode::Create).open_bytes(&address) {
-            // Created by another process just now.
+            // Another process has just created it.
             Err(QueueError::Exists { .. }) => {}
             created => return Ok(created?),
         }
     }
 }
 
-/// A queue that is only looked at.
+/// A queue that is only inspected.
 pub enum Subject {
-    /// In shared memory: a mapping for reading only, which can't disturb anything.
+    /// In shared memory: a read-only mapping, which can't disturb anything.
     Mapped(Box<Inspector>),
-    /// Elsewhere: its transport is asked.
+    /// Elsewhere: a handle that asks the transport.
     Asked(ByteQueue),
 }
 
@@ -137,13 +137,13 @@ impl Subject {
         }
     }
 
-    /// The number of messages that fit: with priorities each of the four has places of its own.
+    /// The number of messages that fit. With priorities, each of the four has its own places.
     pub fn capacity(&self) -> u64 {
         let settings = self.settings();
         u64::from(settings.capacity) * if settings.priorities { 4 } else { 1 }
     }
 
-    /// Whether it is known to have been removed.
+    /// Returns `true` if the queue is known to have been removed.
     pub fn is_removed(&self) -> bool {
         match self {
             Self::Mapped(inspector) => inspector.is_removed(),
@@ -158,13 +158,13 @@ impl Subject {
         }
     }
 
-    /// The name of the payloads' type, in words.
+    /// The name of the payload type, for people.
     pub fn type_name(&self) -> String {
         let name = self.payload();
         name.map_or("anything".to_owned(), payload::short)
     }
 
-    /// The name of the payloads; `None` if the transport does not know.
+    /// The payload type as stored with the queue; `None` if the transport does not know it.
     pub fn payload(&self) -> Option<&str> {
         match self {
             Self::Mapped(inspector) => Some(inspector.payload_type()),
@@ -172,7 +172,7 @@ impl Subject {
         }
     }
 
-    /// When the message was sent that waits for longest, where that is known.
+    /// The time at which the oldest waiting message was sent, where that is known.
     pub fn oldest(&self) -> Option<Timestamp> {
         match self {
             Self::Mapped(inspector) => inspector.oldest(),
@@ -181,7 +181,7 @@ impl Subject {
     }
 }
 
-/// Opens a queue in shared memory for looking only.
+/// Opens a queue in shared memory for inspection only.
 pub fn inspect(queue: &str) -> Result<Box<Inspector>> {
     match Subject::open(queue)? {
         Subject::Mapped(inspector) => Ok(inspector),
@@ -197,7 +197,7 @@ pub fn siblings() -> Result<Siblings> {
     any.siblings_and_skipped().context("looking for namespaces")
 }
 
-/// The namespace of that name, or all of this user's.
+/// Returns the namespace with that name, or all namespaces of this user.
 pub fn namespaces(only: Option<&str>) -> Result<Vec<Namespace>> {
     let Some(only) = only else {
         return Ok(siblings()?.namespaces);
@@ -205,7 +205,7 @@ pub fn namespaces(only: Option<&str>) -> Result<Vec<Namespace>> {
     Ok(vec![Namespace::new(only)?])
 }
 
-/// The queues of some namespaces.
+/// The queues found in some namespaces.
 #[derive(Default)]
 pub struct Found {
     pub queues: Vec<(Namespace, Name)>,
@@ -213,7 +213,7 @@ pub struct Found {
     pub unreadable: Vec<(Namespace, Error)>,
 }
 
-/// The queues of that namespace, or of all of this user's.
+/// Returns the queues of that namespace, or of all namespaces of this user.
 pub fn queues(only: Option<&str>) -> Result<Found> {
     let mut found = Found::default();
     for namespace in namespaces(only)? {
@@ -228,7 +228,7 @@ pub fn queues(only: Option<&str>) -> Result<Found> {
     Ok(found)
 }
 
-/// What to type for it.
+/// Returns the shortest text that names the queue on the command line.
 pub fn short(namespace: &Namespace, name: &Name) -> String {
     if namespace.name().as_str() == DEFAULT {
         name.to_string()
@@ -237,5 +237,5 @@ pub fn short(namespace: &Namespace, name: &Name) -> String {
     }
 }
 
-/// How long keys are remembered by a queue that is created on the way.
+/// The deduplication window of a queue that a command creates as a side effect.
 pub const DEDUP_WINDOW: Duration = Duration::from_secs(3600);

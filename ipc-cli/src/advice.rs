@@ -1,4 +1,4 @@
-//! From the name of a setting in an error to the option that sets it.
+//! Maps the name of a setting in an error to the option that sets it.
 
 use ipc_queue::Feature;
 
@@ -20,8 +20,8 @@ pub const SETTINGS: [(&str, &str); 14] = [
     ("dedup_keys", "--dedup-keys"),
 ];
 
-/// `line` with the options of `ipc create` for the settings that it names, and for what the queue
-/// lacks.
+/// Returns `line` followed by the options of `ipc create` for the settings that it names and for
+/// the feature that the queue lacks.
 #[must_use]
 pub fn with_options(line: &str, lacking: Option<Feature>) -> String {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -33,7 +33,7 @@ pub fn with_options(line: &str, lacking: Option<Feature>) -> String {
     };
     let is_named = |setting| match lacking {
         Some(lacking) => setting == lacking,
-        // Words of every day are settings only where an error speaks of settings.
+        // Everyday words count as settings only where an error mentions settings.
         None => words.contains(&setting) && (setting.contains('_') || line.contains("setting")),
     };
     let named = SETTINGS.iter().filter(|(setting, _)| is_named(setting));
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_setting_that_is_named_is_named_with_its_option() {
+    fn a_named_setting_is_shown_with_its_option() {
         let line = "no place: create the queue with more dedup_keys or a shorter dedup_window";
         let told = with_options(line, None);
         assert!(

@@ -1,4 +1,4 @@
-//! `bridge`: from one queue to another, whatever their transports.
+//! `bridge`: carries messages from one queue to another, between any transports.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::payload;
 use crate::show::{self, Show};
 use crate::signals::EndSignals;
 
-/// Carries messages until the first queue is drained, or the end is asked for.
+/// Carries messages until the first queue is drained or a signal asks the command to end.
 pub fn bridge(what: &cli::Bridge, show: &Show) -> Result<()> {
     let (from, to) = open(what)?;
     let end = EndSignals::listen()?;
@@ -25,13 +25,13 @@ pub fn bridge(what: &cli::Bridge, show: &Show) -> Result<()> {
     let bridge = Bridge::new(from.clone(), to).batch(what.batch);
     if !bridge.is_exactly_once() {
         show::note(&format!(
-            "{} has no keys: a message that is under way when this is killed may come twice",
+            "{} has no keys: a message in transit when this command is killed may arrive twice",
             what.to
         ));
     }
     if from_has_headers && !bridge.carries_headers() {
         show::note(&format!(
-            "{} carries no headers: messages arrive there without those they have",
+            "{} carries no headers: messages arrive there without their headers",
             what.to
         ));
     }
@@ -79,12 +79,12 @@ fn is_drained(queue: &ByteQueue) -> Result<bool> {
     Ok(stats.closed && stats.in_use() == stats.dead)
 }
 
-/// Both queues, if messages can go from one to the other.
+/// Opens both queues, and checks that messages can go from one to the other.
 fn open(what: &cli::Bridge) -> Result<(ByteQueue, ByteQueue)> {
     let from =
         address::open_to_stay(&what.from).with_context(|| format!("opening {}", what.from))?;
     let to = open_to(what, &from).with_context(|| format!("opening {}", what.to))?;
-    // Not the addresses: a queue that is served has several.
+    // The ids are compared, not the addresses: a served queue has several addresses.
     if from.transport().id() == to.transport().id() {
         let cli::Bridge { from, to, .. } = what;
         return Err(Exit::Refused.error(format!("{from} and {to} are the same queue")));
@@ -94,7 +94,7 @@ fn open(what: &cli::Bridge) -> Result<(ByteQueue, ByteQueue)> {
         && !what.any_type
     {
         return Err(Exit::Refused.error(format!(
-            "{} carries {} and {} carries {}: --any-type bridges them all the same",
+            "{} carries {} and {} carries {}: --any-type bridges them anyway",
             what.from,
             payload::short(sent),
             what.to,
@@ -104,8 +104,8 @@ fn open(what: &cli::Bridge) -> Result<(ByteQueue, ByteQueue)> {
     Ok((from, to))
 }
 
-/// A queue that is created has the same settings and the same type of payloads, so that the same
-/// programs can open it.
+/// A created queue gets the same settings and the same payload type, so that the same programs can
+/// open it.
 fn open_to(what: &cli::Bridge, from: &ByteQueue) -> Result<ByteQueue> {
     if !what.create {
         return address::open(&what.to);
@@ -140,7 +140,7 @@ fn in_words(carried: Carried) -> String {
     let others = [
         (carried.known, "were there already"),
         (carried.buried, "not taken, and dead letters now"),
-        (carried.lost, "out of time: they come again"),
+        (carried.lost, "expired leases: delivered again"),
         (carried.without_headers, "arrived without their headers"),
     ];
     for (count, what) in others {
@@ -151,7 +151,7 @@ fn in_words(carried: Carried) -> String {
     words
 }
 
-/// One line on a terminal that is written again and again.
+/// A line on a terminal that is overwritten with each update.
 struct Line {
     can_draw: bool,
     shown_at: Option<Instant>,

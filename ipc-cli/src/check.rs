@@ -1,6 +1,6 @@
-//! `check`: whether queues are within limits, as monitoring programs ask.
+//! `check`: tells monitoring programs whether queues are within limits.
 //!
-//! The exit codes are those of Nagios and its relatives, not those of the other commands.
+//! The exit codes are those of Nagios plugins, not those of the other commands.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::control;
 use crate::exit::{self, Exit};
 use crate::show::{self, Show};
 
-/// The exit code if it can't be said how a queue is.
+/// The exit code when the state of a queue can't be determined.
 pub const UNKNOWN: u8 = 3;
 
-/// How a queue is; the worst is the last.
+/// The state of a queue, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Grade {
     Ok,
     Warning,
-    /// What is asked for is not known.
+    /// The requested figure is not known.
     Unknown,
     Critical,
 }
@@ -46,13 +46,13 @@ impl Grade {
     }
 }
 
-/// What was found of one queue.
+/// The result for one queue.
 struct Checked {
     queue: String,
     grade: Grade,
-    /// What is wrong, or how it is.
+    /// The problems found, or else the queue's state.
     text: String,
-    /// `label=value;warn;critical`, as monitoring programs plot them.
+    /// `label=value;warn;critical`, the format that monitoring programs plot.
     figures: Vec<String>,
     /// The same for programs; null if unknown.
     values: Values,
@@ -104,7 +104,7 @@ pub fn check(what: &cli::Check, show: &Show) -> Result<()> {
     let line = format!("{} - {}", worst.word(), texts.join("; "));
     show.say(&value, || match figures.is_empty() {
         true => line.clone(),
-        // A bar in a text would begin the figures.
+        // A bar within the text would be taken for the start of the figures.
         false => format!("{} | {}", line.replace('|', "/"), figures.join(" ")),
     });
     match worst {

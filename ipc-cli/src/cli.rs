@@ -15,19 +15,19 @@ use crate::json;
 use crate::select::Selection;
 use crate::settings::Settings;
 
-/// Looks at queues, sends, receives, pauses, drains and repairs.
+/// Inspects queues, sends, receives, pauses, drains and repairs.
 ///
 /// A queue is named by its address: `shm:jobs`, `shm:media/jobs`, or `media/jobs` for short;
-/// `unix:/PATH` if it is served. Commands that only look (ls, stat, top, peek, nodes, dlq
-/// ls, dlq show) map a queue for reading only, and can't disturb it.
+/// `unix:/PATH` if it is served. Commands that only read (ls, stat, top, peek, nodes, dlq ls, dlq
+/// show) map a queue read-only, and can't disturb it.
 #[derive(Debug, Parser)]
 #[command(name = "ipc", version, after_help = format!("{EXAMPLES}\n{}", Exit::HELP))]
 pub struct Cli {
-    /// Print JSON for programs. Each command's help says whether that is one array, one object, or
-    /// one object per line
+    /// Print JSON for programs. The help of each command says whether that is one array, one
+    /// object, or one object per line
     #[arg(long, global = true)]
     pub json: bool,
-    /// Give up when a server did not answer a request for this long [default: the transport's]
+    /// Give up when a server has not answered a request for this long [default: the transport's]
     #[arg(long, global = true, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub answer_timeout: Option<Duration>,
     #[command(subcommand)]
@@ -37,12 +37,12 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   ipc ls                                   every queue of this user
-  ipc create jobs --capacity 4096          with settings of your own
+  ipc create jobs --capacity 4096          create a queue with your settings
   ipc send jobs 'resize a.png'             send a message
-  ipc recv jobs --follow                   take messages as they come, acking each
+  ipc recv jobs --follow                   take messages as they arrive, and ack each
   ipc work jobs -j 4 -- ./resize.sh        run a command for each message
   ipc top media                            watch a namespace
-  ipc web media                            the same in a browser, with the last hour
+  ipc web media                            watch it in a browser, with the last hour
   ipc dlq ls jobs; ipc dlq requeue jobs --all
   ipc metrics --listen 127.0.0.1:9464      for a scraper
   ipc check jobs --max-age 5m --max-dead 0 for an alarm
@@ -57,17 +57,18 @@ pub enum Command {
     /// List queues
     #[command(after_help = json::ARRAY)]
     Ls {
-        /// Only this namespace; or queues by their addresses, as `unix:/PATH` or `nats://HOST/NAME`
+        /// Only this namespace; or queues by their addresses, such as `unix:/PATH` or
+        /// `nats://HOST/NAME`
         #[arg(add = complete::namespaces())]
         what: Vec<String>,
     },
-    /// Print all that is known of a queue
+    /// Print everything that is known about a queue
     #[command(after_help = json::OBJECT)]
     Stat {
         /// Address of the queue
         #[arg(add = complete::queues())]
         queue: String,
-        /// Print Prometheus's text format
+        /// Print in Prometheus's text format
         #[arg(long, conflicts_with = "json")]
         prometheus: bool,
     },
@@ -78,29 +79,31 @@ pub enum Command {
     Metrics(Metrics),
     /// Check that queues are within limits, with the exit codes of Nagios
     ///
-    /// Prints one line with the figures behind a bar. Exit codes: 0 ok; 1 a figure is above a
-    /// --warn limit; 2 one is above a --max limit; 3 unknown: no such queue, no answer, a wrong
-    /// command line.
+    /// Prints one line, with the figures after a bar. Exit codes: 0 ok; 1 a figure is above a
+    /// --warn limit; 2 a figure is above a --max limit; 3 unknown: no such queue, no answer, or an
+    /// invalid command line.
     #[command(after_help = json::OBJECT)]
     Check(Check),
-    /// Watch queues: depths, rates, who holds what for how long. `q` ends it
+    /// Watch queues: depths, rates, and which process holds which message for how long. `q` quits
     ///
-    /// Keys: `/` filters by name, `s` sorts by the next column, arrows mark a queue, Enter shows it
-    /// alone, Esc goes back. `p` pauses or resumes the marked queue, `r` requeues its dead letters,
-    /// `d` closes it so that it drains; each asks first.
+    /// Keys: `/` filters by name, `s` sorts by the next column, the arrow keys select a queue,
+    /// Enter shows only that queue, Esc goes back. `p` pauses or resumes the selected queue, `r`
+    /// requeues its dead letters, `d` closes it so that it drains; each asks for confirmation.
     ///
-    /// EMPTY is the time until nothing is ready, if rates stay as they are. FOR is the time for
-    /// which a message is held at least: since it was first seen, or since its lease was extended.
+    /// EMPTY is the time until nothing is ready, if the rates do not change. FOR is the minimum
+    /// time for which a message has been held: since it was first seen, or since its lease was last
+    /// extended.
     #[command(after_help = json::OBJECT)]
     Top {
-        /// Only this namespace; or queues by their addresses, as `shm:NAME`, `unix:/PATH` or
+        /// Only this namespace; or queues by their addresses, such as `shm:NAME`, `unix:/PATH` or
         /// `nats://HOST/NAME`
         #[arg(add = complete::namespaces())]
         what: Vec<String>,
         /// Time between two samples
         #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
         every: Duration,
-        /// Sample twice, print once and exit; the default where the output can't be drawn on
+        /// Sample twice, print once and exit; the default if the output is not a terminal that can
+        /// be drawn on
         #[arg(long)]
         once: bool,
         /// Width of the printed picture
@@ -113,54 +116,56 @@ pub enum Command {
     /// Show the figures of `top` in a browser, with plots of the last hour
     ///
     /// Prints the address of the page, and serves it until Ctrl-C. The page needs nothing from the
-    /// internet and changes nothing, unless --allow-actions is given. It is for the user who
+    /// internet, and changes nothing unless --allow-actions is given. It answers only the user who
     /// started it: other users of the machine are refused, and so are requests from other sites.
     ///
-    /// The figures are also there for programs: /api/queues as `top --json`, /api/queues/NAME as
-    /// `stat --json`, /api/dead/NAME as `dlq ls --json`, and /api/history/NAME.
+    /// Programs can read the figures too: /api/queues is like `top --json`, /api/queues/NAME like
+    /// `stat --json`, /api/dead/NAME like `dlq ls --json` with excerpts of the payloads;
+    /// /api/history/NAME has the last hour.
+    #[command(after_help = json::OBJECT)]
     Web(Web),
-    /// Create a queue with settings of your own
+    /// Create a queue with the given settings
     #[command(after_help = json::OBJECT)]
     Create(Create),
     /// Send a message
     #[command(after_help = json::LINES)]
     Send(Send),
-    /// Receive messages, acking each once it was printed
+    /// Receive messages, and ack each after printing it
     #[command(after_help = json::LINES)]
     Recv(Recv),
     /// Run a command for each message, and ack the message if the command succeeds
     ///
-    /// The command gets the payload on standard input; or, where an argument has `{}`, in a file
-    /// whose path replaces it. It is told of its message by its environment:
+    /// The command gets the payload on standard input or, if an argument contains `{}`, in a file
+    /// whose path replaces it. Environment variables describe the message:
     ///
-    ///   IPC_QUEUE, IPC_MESSAGE (the id), IPC_KIND, IPC_ATTEMPT (from 1),
-    ///   IPC_DELIVERY (grows with each delivery: a fencing token), IPC_SENT_AT_NANOSECONDS,
-    ///   IPC_HEADERS (an object in JSON), IPC_HEADER_NAME for each header NAME, in capitals and
-    ///   with `_` for `.` and `-`; IPC_PAYLOAD_FILE if the payload is in a file
+    ///   IPC_QUEUE, IPC_MESSAGE (the id), IPC_KIND, IPC_ATTEMPT (from 1), IPC_DELIVERY (grows with
+    ///   each delivery: a fencing token), IPC_SENT_AT_NANOSECONDS, IPC_HEADERS (an object in JSON),
+    ///   IPC_HEADER_NAME for each header NAME, in capitals and with `_` in place of `.` and `-`;
+    ///   IPC_PAYLOAD_FILE if the payload is in a file
     ///
-    /// Its exit code decides what becomes of the message:
+    /// Its exit code decides what happens to the message:
     ///
     ///   0    acked: done
-    ///   65   buried: a dead letter at once (EX_DATAERR: the message is wrong)
-    ///   75   snoozed: comes again after --snooze, and no attempt is lost (EX_TEMPFAIL)
-    ///   any other code, or a signal: nacked. It comes again as the queue's backoff says, and is a
+    ///   65   buried: a dead letter at once (EX_DATAERR: the message is invalid)
+    ///   75   snoozed: redelivered after --snooze, and no attempt is lost (EX_TEMPFAIL)
+    ///   any other code, or a signal: nacked. It is redelivered after the queue's backoff, and is a
     ///   dead letter after the queue's attempt limit
     ///
     /// The dead letter's reason is the exit code or the signal, and the last line that the command
     /// wrote to standard error. While a command runs, its message's lease is extended. If the lease
-    /// is lost all the same, the command is ended: SIGTERM, and SIGKILL 5 s later.
+    /// is lost anyway, the command is ended: SIGTERM, then SIGKILL 5 s later.
     ///
-    /// It goes on until the queue is closed and drained, or removed. SIGINT, SIGTERM, SIGHUP or
-    /// SIGQUIT: it takes nothing more, waits for the commands that run, and exits with 0. A second
-    /// one ends it at once. When it ends, however it does, its commands end with it, and what they
-    /// left in the background; a process that is to stay needs setsid.
+    /// It runs until the queue is closed and drained, or removed. On SIGINT, SIGTERM, SIGHUP or
+    /// SIGQUIT it takes no more messages, waits for the running commands, and exits with 0. A
+    /// second signal ends it at once. However it ends, its commands end with it, and so do the
+    /// processes that they left in the background; a process that must outlive it needs setsid.
     #[command(verbatim_doc_comment)]
     #[command(after_help = json::LINES)]
     Work(Work),
     /// The guard that `work` starts for its commands
     #[command(hide = true)]
     WorkGuard {
-        /// Folder to remove at the end
+        /// Folder to remove on exit
         folder: Option<PathBuf>,
     },
     /// Show messages that are not leased, oldest first. They stay in the queue
@@ -173,12 +178,12 @@ pub enum Command {
         #[arg(long, default_value_t = 10)]
         count: usize,
     },
-    /// Follow a queue: print messages that wait and those that come, without taking them
+    /// Follow a queue: print the waiting messages and those that arrive, without taking them
     ///
-    /// Looks every --every. Messages that are sent and received between two looks are not seen, so
-    /// the faster the receivers are, the more is missed; what was sent is in `ipc stat`. A requeued
-    /// dead letter is shown again. With --json one object is printed for each message, on a line
-    /// of its own, as `ipc peek` and `ipc export` print them. For queues in shared memory.
+    /// Reads the queue every --every. Messages that are sent and received between two reads are not
+    /// seen, so fast receivers hide more messages; `ipc stat` counts all that were sent. A requeued
+    /// dead letter is shown again. With --json one object is printed for each message, on its own
+    /// line, as by `ipc peek` and `ipc export`. Works for queues in shared memory only.
     #[command(after_help = json::LINES)]
     Tail(Tail),
     /// Print messages for `import`: one JSON object on each line. They stay in the queue
@@ -193,54 +198,56 @@ pub enum Command {
         #[command(flatten)]
         selection: Selection,
     },
-    /// Send each line of standard input, a JSON object as `export` and `recv --json` print it
+    /// Send each line of standard input, a JSON object as printed by `export` and `recv --json`
     ///
-    /// Of each object these are read: payload (with `hex` for bytes, which are sent as they are,
-    /// or `text`; or just a text), headers, kind, priority, and key. Messages get new ids.
+    /// These fields of each object are read: payload (a string, or an object with `text`, or with
+    /// `hex` for bytes, which are sent unchanged), headers, kind, priority and key. Messages get
+    /// new ids.
     #[command(after_help = json::LINES)]
     Import {
         /// Address of the queue
         #[arg(add = complete::queues())]
         queue: String,
-        /// Create the queue if there is none
+        /// Create the queue if it does not exist
         #[arg(long)]
         create: bool,
-        /// Give up if there was no room for this long [default: wait]
+        /// Give up if there has been no room for this long [default: wait]
         #[arg(long, value_parser = humantime::parse_duration)]
         timeout: Option<Duration>,
     },
-    /// Delete some messages: those that wait, or dead letters with --state dead
+    /// Delete some messages: waiting ones, or dead letters with --state dead
     #[command(after_help = json::OBJECT)]
     Delete(Delete),
     /// Take messages back from receivers that hold them, such as one that is stuck
     ///
-    /// Each message comes again, as if its lease had ended; that counts as an expiry, of which the
-    /// queue allows --expiry-limit before it is a dead letter. The receiver's ack is refused. `ipc
-    /// stat` shows who holds which message.
+    /// Each message is delivered again, as if its lease had expired. This counts towards the
+    /// queue's --expiry-limit, after which the message becomes a dead letter. The receiver's ack is
+    /// refused. `ipc stat` shows which process holds which message.
     #[command(after_help = json::LINES)]
     Revoke(Revoke),
-    /// Stop deliveries, also for processes that come later; sending goes on
+    /// Stop deliveries, also to processes that attach later; sending continues
     #[command(after_help = json::OBJECT)]
     Pause {
         /// Address of the queue
         #[arg(add = complete::queues())]
         queue: String,
     },
-    /// Start deliveries again
+    /// Resume deliveries
     #[command(after_help = json::OBJECT)]
     Resume {
         /// Address of the queue
         #[arg(add = complete::queues())]
         queue: String,
-        /// Open a queue that a save, restore or move left frozen, with what is in it. Messages that
-        /// are in the other place, too, are delivered twice if that is run again after all
+        /// Open a queue that a save, restore or move left frozen, with the messages that are in it.
+        /// If the interrupted command is run again later, messages that are also in the other place
+        /// are delivered twice
         #[arg(long)]
         give_up: bool,
     },
-    /// Close a queue, and wait until everything in it was settled
+    /// Close a queue, and wait until everything in it is settled
     #[command(after_help = json::OBJECT)]
     Drain(Drain),
-    /// Open a closed queue again: it takes messages as before
+    /// Open a closed queue again, so that it accepts messages
     #[command(after_help = json::OBJECT)]
     Reopen {
         /// Address of the queue
@@ -254,41 +261,44 @@ pub enum Command {
         #[arg(add = complete::queues())]
         queue: String,
     },
-    /// Move messages from one queue to another, of any transports. A kill loses nothing: start it
-    /// again
+    /// Move messages from one queue to another, between any transports. Nothing is lost if it is
+    /// killed: start it again
     #[command(after_help = json::OBJECT)]
     Bridge(Bridge),
     /// Write everything in a queue to a file, and remove the queue: for a reboot or an upgrade
     ///
-    /// Nobody else may have the queue open. Killed at any moment, run it again.
+    /// No other process may have the queue open. If it is killed, run it again. If the file is
+    /// complete but the queue can't be removed, the queue stays frozen, so that no message is in
+    /// use twice: run the same `ipc save` again, which removes it. `ipc resume QUEUE --give-up`
+    /// opens the queue instead; then remove the file.
     #[command(after_help = json::OBJECT)]
     Save(Save),
     /// Put everything in a file into a queue, and remove the file
     ///
-    /// A queue that does not exist is created with the settings that the saved one had, except
-    /// those that are given. Nobody else may have the queue open. Killed at any moment, run it
-    /// again.
+    /// A queue that does not exist is created with the settings of the saved one, except those
+    /// given here. No other process may have the queue open. If it is killed, run it again.
     #[command(after_help = json::OBJECT)]
     Restore(Restore),
     /// Move everything in a queue to another one, and remove the first; or move some messages
     ///
-    /// Everything: as save and restore, without a file. Nobody else may have either queue open. For
-    /// queues in use, and for other transports, there is bridge.
+    /// Everything: like save and restore, without a file. No other process may have either queue
+    /// open. For queues in use, and for other transports, use bridge.
     ///
     /// Some messages (see `Which messages` below): each is sent to the other queue, then deleted in
     /// the first. The first may be in use, and stays. Payload, headers, kind and priority are
-    /// carried. Killed in between, a message is in both queues. Run it again: if the other queue
-    /// remembers keys, no message is sent twice. A message that a receiver takes meanwhile is in
-    /// both, too, and that is said; `ipc pause` prevents it.
+    /// carried. If the command is killed between the two, a message is in both queues. Run it
+    /// again: if the other queue remembers keys, no message is sent twice. A message that a
+    /// receiver takes between the two is also in both queues, which is reported; `ipc pause`
+    /// prevents it.
     #[command(after_help = json::OBJECT)]
     Move(Move),
-    /// Forget a key: a message with it is sent again as if none had been
+    /// Forget a key, so that a message with it can be sent again
     #[command(after_help = json::OBJECT)]
     Forget(Forget),
-    /// Dead letters: messages that were given up
+    /// Dead letters: messages that are no longer delivered
     #[command(subcommand)]
     Dlq(Dlq),
-    /// List nodes: who joined, who is alive, what each did
+    /// List nodes: which joined, which are alive, and what each has done
     #[command(after_help = json::ARRAY)]
     Nodes {
         /// Only this namespace
@@ -298,7 +308,7 @@ pub enum Command {
         #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
         timeout: Duration,
     },
-    /// Look for what is wrong: with the machine, with queues, with processes that hold messages
+    /// Look for problems of the machine, of queues, and of processes that hold messages
     ///
     /// Exits with 1 if something is bad, and with 0 if the next user of a queue repairs what was
     /// found.
@@ -311,27 +321,28 @@ pub enum Command {
         /// Repair what the next user of each queue would repair
         #[arg(long)]
         repair: bool,
-        /// Print only what is bad, and nothing if nothing is
+        /// Print only what is bad, and nothing if all is well
         #[arg(long)]
         quiet: bool,
     },
     /// Serve a queue at a socket, for processes that can't share memory with it: in containers, in
     /// sandboxes
     ///
-    /// A queue in shared memory (`jobs`) is there with or without its server. A `local:` queue is
-    /// created here and ends here. Asked to end, by Ctrl-C, SIGTERM, SIGHUP or SIGQUIT, its server
-    /// takes nothing more and waits until everything was settled; asked a second time, it ends at
+    /// A queue in shared memory (`jobs`) exists with or without its server. A `local:` queue is
+    /// created by this command and ends with it. On Ctrl-C, SIGTERM, SIGHUP or SIGQUIT its server
+    /// accepts no more messages and waits until everything is settled; a second signal ends it at
     /// once. Under nohup a SIGHUP is ignored.
     #[command(after_help = json::LINES)]
     Serve(Serve),
-    /// Remove queues with everything in them. Blocked senders and receivers are woken and told
+    /// Remove queues with everything in them. Blocked senders and receivers wake with an error
     #[command(after_help = json::LINES)]
     Rm {
         /// Addresses of the queues
         #[arg(required = true)]
         #[arg(add = complete::queues())]
         queues: Vec<String>,
-        /// Also remove messages, and what is not a queue but lies in the place of one
+        /// Also remove queues that hold messages, and entries that are not queues but have the name
+        /// of one
         #[arg(long)]
         force: bool,
     },
@@ -344,7 +355,7 @@ pub enum Command {
     /// Write a manual page for each command
     #[command(hide = true, after_help = json::NEVER)]
     Man {
-        /// Folder for the pages, which is made if it is not there
+        /// Folder for the pages; created if it does not exist
         #[arg(long, value_name = "FOLDER")]
         out: PathBuf,
     },
@@ -355,18 +366,19 @@ pub struct Metrics {
     /// Addresses of the queues [default: all in shared memory]
     #[arg(add = complete::queues())]
     pub queues: Vec<String>,
-    /// Serve them at http://IP:PORT/metrics until the end is asked for
+    /// Serve them at http://IP:PORT/metrics until a signal ends it
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<SocketAddr>,
-    /// Print OpenMetrics' format
+    /// Print in the OpenMetrics format
     #[arg(long, conflicts_with = "listen")]
     pub openmetrics: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct Web {
-    /// Only this namespace; or queues by their addresses, as `shm:NAME`, `unix:/PATH` or
+    /// Only this namespace; or queues by their addresses, such as `shm:NAME`, `unix:/PATH` or
     /// `nats://HOST/NAME`
+    #[arg(add = complete::namespaces())]
     pub what: Vec<String>,
     /// Address and port of the page; port 0 chooses a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9465")]
@@ -374,16 +386,16 @@ pub struct Web {
     /// Time between two samples
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     pub every: Duration,
-    /// Let the page pause and resume queues, and requeue dead letters. It needs the token that
-    /// the printed address ends with
+    /// Let the page pause and resume queues, and requeue dead letters. This needs the token at the
+    /// end of the printed address
     #[arg(long)]
     pub allow_actions: bool,
-    /// Listen on an address that other machines reach. Nothing is encrypted, and everyone who
-    /// reaches it sees the figures and the beginnings of dead letters
+    /// Listen at an address that other machines can reach. Nothing is encrypted, and anyone who can
+    /// reach it sees the figures and the beginnings of dead letters
     #[arg(long)]
     pub allow_remote: bool,
-    /// Also answer to this host name, as the browser's address bar has it; can be given several
-    /// times
+    /// Also answer requests to this host name, as in the browser's address bar; can be given
+    /// several times
     #[arg(long = "allow-host", value_name = "NAME")]
     pub hosts: Vec<String>,
     /// Also answer other users of this machine
@@ -397,7 +409,7 @@ pub struct Check {
     #[arg(required = true, value_name = "QUEUE")]
     #[arg(add = complete::queues())]
     pub queues: Vec<String>,
-    /// Critical above this number of messages that wait, delayed ones included
+    /// Critical above this number of waiting messages, delayed ones included
     #[arg(long, value_name = "MESSAGES")]
     pub max_depth: Option<u64>,
     /// Critical if a message has waited for longer
@@ -406,7 +418,7 @@ pub struct Check {
     /// Critical above this number of dead letters
     #[arg(long, value_name = "LETTERS")]
     pub max_dead: Option<u64>,
-    /// Warn above this number of messages that wait
+    /// Warn above this number of waiting messages
     #[arg(long, value_name = "MESSAGES")]
     pub warn_depth: Option<u64>,
     /// Warn if a message has waited for longer
@@ -431,8 +443,8 @@ pub struct Send {
     /// Address of the queue
     #[arg(add = complete::queues())]
     pub queue: String,
-    /// The message. Without it, standard input: one message; with --lines one for each line; with
-    /// --json one for each line, which is an object as `recv --json` prints it.
+    /// The message. Without it, standard input is sent: as one message; with --lines as one message
+    /// per line; with --json as one message per line, each an object as printed by `recv --json`.
     /// For a queue of a Rust type in JSON or MessagePack: the value as JSON; for a queue of String:
     /// the text
     #[arg(conflicts_with = "lines")]
@@ -440,10 +452,10 @@ pub struct Send {
     /// Send each line of standard input as a message
     #[arg(long)]
     pub lines: bool,
-    /// Create the queue if there is none
+    /// Create the queue if it does not exist
     #[arg(long)]
     pub create: bool,
-    /// Send the bytes as they are to a queue of a Rust type, whose receivers may be unable to
+    /// Send the bytes unchanged to a queue of a Rust type, although its receivers may be unable to
     /// decode them
     #[arg(long)]
     pub raw: bool,
@@ -453,17 +465,17 @@ pub struct Send {
     /// Deliver it after this delay
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     pub delay: Duration,
-    /// Drop it if it was not received within this time
+    /// Drop it if it is not received within this time
     #[arg(long, value_parser = humantime::parse_duration)]
     pub expires_in: Option<Duration>,
-    /// Do not send it if a message with this key was sent lately: then exit with 7
+    /// Do not send it if a message with this key was sent recently; exit with 7 instead
     #[arg(long, conflicts_with = "lines")]
     pub key: Option<OsString>,
-    /// Header of the message, as NAME=VALUE; can be given several times. NAME has a-z, 0-9, '.', '_'
-    /// and '-'
+    /// Header of the message, as NAME=VALUE; can be given several times. NAME may contain a-z, 0-9,
+    /// '.', '_' and '-'
     #[arg(long = "header", value_name = "NAME=VALUE")]
     pub headers: Vec<OsString>,
-    /// Give up if there was no room for this long [default: wait]
+    /// Give up if there has been no room for this long [default: wait]
     #[arg(long, value_parser = humantime::parse_duration)]
     pub timeout: Option<Duration>,
 }
@@ -473,15 +485,15 @@ pub struct Serve {
     /// Address of the queue
     #[arg(add = complete::queues())]
     pub queue: String,
-    /// Socket, as `unix:/PATH`, in a folder that is yours alone
+    /// Socket, as `unix:/PATH`, in a folder that only you can enter
     #[arg(long)]
     pub at: String,
-    /// Create the queue if there is none
+    /// Create the queue if it does not exist
     #[arg(long)]
     pub create: bool,
     #[command(flatten)]
     pub settings: Settings,
-    /// Number of connections at once: one for each handle that clients use, and one for each client
+    /// Maximum number of connections: one for each handle of a client, and one for each client
     #[arg(long, default_value_t = 512)]
     pub max_connections: usize,
 }
@@ -497,10 +509,10 @@ pub struct Recv {
     /// Go on until the queue is closed or removed, or until Ctrl-C
     #[arg(long)]
     pub follow: bool,
-    /// Give up if no message came for this long; at once if zero [default: wait]
+    /// Give up if no message has arrived for this long; at once if zero [default: wait]
     #[arg(long, value_parser = humantime::parse_duration)]
     pub timeout: Option<Duration>,
-    /// Give each message back once it was printed: it comes again, and this attempt counts
+    /// Nack each message after printing it: it is delivered again, and this attempt counts
     #[arg(long)]
     pub nack: bool,
 }
@@ -513,27 +525,28 @@ pub struct Work {
     /// Number of commands that run at once
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub jobs: u16,
-    /// Time after which a message comes again whose command ended with 75
+    /// Delay before a message is delivered again after its command ended with 75
     #[arg(long, value_name = "TIME", default_value = "30s")]
     #[arg(value_parser = humantime::parse_duration)]
     pub snooze: Duration,
-    /// End a command that runs for longer: SIGTERM, and SIGKILL 5 s later. Its message is nacked
+    /// End a command that runs for longer: SIGTERM, then SIGKILL 5 s later. Its message is nacked
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub time_limit: Option<Duration>,
-    /// End after this many commands [default: go on]
+    /// End after this many commands [default: no limit]
     #[arg(long, value_name = "COMMANDS")]
     pub count: Option<usize>,
-    /// End when no message came and no command ran for this long; with 0s, when the queue is empty
+    /// End when no message has arrived and no command has run for this long; with 0s, when the
+    /// queue is empty
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub idle_timeout: Option<Duration>,
-    /// Text in the command's arguments that the path of the payload's file replaces
+    /// Text in the command's arguments that is replaced by the path of the payload file
     #[arg(long, value_name = "TEXT", default_value = "{}")]
     pub placeholder: OsString,
-    /// Give commands the bytes as they are, also from a queue whose payloads could be shown as text
+    /// Give commands the raw bytes, even if the queue's payloads could be shown as text
     #[arg(long)]
     pub raw: bool,
-    /// The command and its arguments. With --json it writes to standard error, since standard
-    /// output has an object for each message
+    /// The command and its arguments. With --json its output goes to standard error, because
+    /// standard output has one object per message
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
 }
@@ -580,27 +593,27 @@ pub enum Dlq {
 
 #[derive(Debug, Args)]
 pub struct Bridge {
-    /// Queue that messages are taken from
+    /// Queue from which messages are taken
     #[arg(add = complete::queues())]
     pub from: String,
-    /// Queue that they go to. Each gets there once if it remembers keys for longer than the bridge
-    /// is ever away
+    /// Queue to which they go. Each arrives exactly once if this queue remembers keys for longer
+    /// than the bridge is ever down
     #[arg(add = complete::queues())]
     pub to: String,
-    /// End when the first queue is closed and drained. Otherwise go on until Ctrl-C
+    /// End when the first queue is closed and drained. Otherwise continue until Ctrl-C
     #[arg(long)]
     pub drain: bool,
     /// Close the first queue, then end when it is drained: moves a queue
     #[arg(long)]
     pub close: bool,
-    /// Create the second queue if there is none: for the same type, with the first one's settings,
+    /// Create the second queue if it does not exist, with the type and settings of the first one,
     /// and with keys
     #[arg(long)]
     pub create: bool,
     #[command(flatten)]
     pub settings: Settings,
-    /// Allow payloads of different types: receivers of the second queue may be unable to decode
-    /// them
+    /// Allow payloads of different types, although receivers of the second queue may be unable to
+    /// decode them
     #[arg(long)]
     pub any_type: bool,
     /// Number of messages to hold at a time
@@ -627,7 +640,7 @@ pub struct Restore {
     /// Address of the queue
     #[arg(add = complete::queues())]
     pub queue: String,
-    /// Do nothing, and exit with 0, if there is no such file
+    /// Do nothing and exit with 0 if the file does not exist
     #[arg(long)]
     pub if_exists: bool,
     /// Wait this long for other processes to leave the queue
@@ -639,10 +652,10 @@ pub struct Restore {
 
 #[derive(Debug, Args)]
 pub struct Move {
-    /// Queue that is moved, or that some messages are moved from
+    /// Queue to move, or from which some messages are moved
     #[arg(add = complete::queues())]
     pub from: String,
-    /// Queue that they go to; created if there is none
+    /// Queue to which they go; created if it does not exist
     #[arg(add = complete::queues())]
     pub to: String,
     #[command(flatten)]
@@ -659,7 +672,7 @@ pub struct Forget {
     /// Address of the queue
     #[arg(add = complete::queues())]
     pub queue: String,
-    /// The key, as it was given to send
+    /// The key, as given to send
     pub key: OsString,
 }
 
@@ -678,7 +691,7 @@ pub struct Which {
     /// All dead letters of messages that were sent longer ago than this
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub older_than: Option<Duration>,
-    /// All dead letters but the youngest, of which this many stay; with --older-than, of the others
+    /// All dead letters except this many of the youngest; with --older-than, of those selected
     #[arg(long, value_name = "LETTERS")]
     pub keep: Option<usize>,
 }
@@ -688,10 +701,10 @@ pub struct Tail {
     /// Address of the queue
     #[arg(add = complete::queues())]
     pub queue: String,
-    /// Number of messages to begin with: the youngest that wait
+    /// Number of waiting messages to print at the start, the youngest ones
     #[arg(long, default_value_t = 10)]
     pub count: usize,
-    /// Time between two looks
+    /// Time between two reads of the queue
     #[arg(long, value_name = "TIME", default_value = "100ms")]
     #[arg(value_parser = humantime::parse_duration)]
     pub every: Duration,
@@ -704,7 +717,7 @@ pub struct Delete {
     pub queue: String,
     #[command(flatten)]
     pub selection: Selection,
-    /// All that wait, as purge does
+    /// All waiting messages, as purge does
     #[arg(long)]
     pub all: bool,
 }

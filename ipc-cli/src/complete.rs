@@ -1,8 +1,8 @@
 //! Shell completion of what only the machine knows: names of queues and of namespaces.
 //!
 //! `ipc completions SHELL` prints a script. The shell then runs `ipc` with the variable
-//! [`VARIABLE`] at each completion, and [`answer`] prints the candidates. Queues are only looked
-//! at, as `ls` does. What can't be read is not offered.
+//! [`VARIABLE`] at each completion, and [`answer`] prints the candidates. Queues are mapped
+//! read-only, as `ls` does. Unreadable ones are not offered.
 
 use std::ffi::OsStr;
 
@@ -16,17 +16,17 @@ use ipc_queue::shm::Inspector;
 use crate::address;
 use crate::cli::Cli;
 
-/// Set by the scripts; its value is the name of the shell.
+/// The variable that the scripts set to the name of the shell.
 const VARIABLE: &str = "IPC_COMPLETE";
 
-/// If a shell asks for candidates, prints them and ends the process.
+/// Prints the candidates and ends the process, if a shell asks for them.
 pub fn answer() {
     CompleteEnv::with_factory(Cli::command)
         .var(VARIABLE)
         .complete();
 }
 
-/// The script that a shell reads.
+/// Returns the script that a shell reads.
 pub fn script(shell: Shell) -> Result<String> {
     let shells = Shells::builtins();
     let completer = shells.completer(&shell.to_string());
@@ -36,12 +36,12 @@ pub fn script(shell: Shell) -> Result<String> {
     Ok(String::from_utf8_lossy(&script).into_owned())
 }
 
-/// For an argument that is the address of a queue.
+/// Completes an argument that is the address of a queue.
 pub fn queues() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| queues_like(&typed.to_string_lossy()))
 }
 
-/// For an argument that is a namespace.
+/// Completes an argument that is a namespace.
 pub fn namespaces() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
         let typed = typed.to_string_lossy().into_owned();

@@ -24,7 +24,8 @@ pub fn pause(queue: &str, show: &Show) -> Result<()> {
 
 pub fn resume(queue: &str, show: &Show) -> Result<()> {
     let opened = address::open(queue)?;
-    // Asked first: what fails after it was done would not be told from what was not done.
+    // Ask first: if asking failed after the change, that failure could not be told apart from a
+    // change that was not made.
     let closed = opened.transport().is_closed()?;
     opened.transport().resume()?;
     show.done(
@@ -42,7 +43,7 @@ pub fn resume(queue: &str, show: &Show) -> Result<()> {
 
 /// Closes the queue, then waits.
 pub fn drain(what: &cli::Drain, show: &Show) -> Result<()> {
-    /// Between two looks at signals, and at whether the queue was paused meanwhile.
+    /// Time between two checks for signals, and for a pause of the queue.
     const SLICE: Duration = Duration::from_millis(200);
     let queue = &what.queue;
     let opened = address::open(queue)?;
@@ -120,7 +121,7 @@ pub fn purge(queue: &str, show: &Show) -> Result<()> {
     Ok(())
 }
 
-/// What the queue does and does not do now.
+/// Describes what the queue does and does not do now.
 pub fn state(stats: &QueueStats) -> &'static str {
     match (stats.closed, stats.paused) {
         (true, true) => "closed, paused",

@@ -1,4 +1,4 @@
-//! `create`: a queue with settings of one's own.
+//! `create`: creates a queue with the given settings.
 
 use anyhow::Result;
 use ipc_queue::QueueOptions;

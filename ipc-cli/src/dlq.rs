@@ -1,4 +1,4 @@
-//! `dlq`: messages that were given up.
+//! `dlq`: messages that are no longer delivered.
 
 use anyhow::{Context, Result};
 use ipc_queue::{DeadLetter, DeadLetterId, DeadReason};
@@ -118,7 +118,7 @@ pub fn discard(which: &Which, show: &Show) -> Result<()> {
     })
 }
 
-/// Does it to every letter that it can, then says to which it could not.
+/// Applies the action to every letter, then reports those for which it failed.
 fn each(
     which: &Which,
     there: &[DeadLetter],
@@ -136,7 +136,7 @@ fn each(
     for id in ids {
         match act(id) {
             Ok(true) => done += 1,
-            // Of all that there were, others may have taken some meanwhile.
+            // With `--all`, other processes may have taken some of the letters in the meantime.
             Ok(false) if which.letters.is_empty() => {}
             Ok(false) => failures.push(gone(&which.queue, id)),
             Err(error) => {
@@ -151,7 +151,7 @@ fn each(
     together(failures)
 }
 
-/// All that are old enough, without the youngest that are to stay.
+/// Returns all letters that are old enough, except the youngest ones that must stay.
 fn selected(which: &Which, there: &[DeadLetter]) -> Vec<DeadLetterId> {
     let is_old = |letter: &&DeadLetter| {
         let limit = which.older_than;
@@ -202,7 +202,7 @@ fn last_worker(letter: &DeadLetter) -> String {
     }
 }
 
-/// What its last receiver said, or the signal that ended that receiver.
+/// The reason given by its last receiver, or the signal that ended that receiver.
 fn error(letter: &DeadLetter) -> String {
     let signal = letter.signal.map(i32::from).map(Signal::try_from);
     match (&letter.error[..], signal) {
@@ -213,15 +213,15 @@ fn error(letter: &DeadLetter) -> String {
 
 fn why(reason: DeadReason) -> &'static str {
     match reason {
-        DeadReason::Nacked => "given back once too often",
-        DeadReason::Expired => "out of time once too often",
-        DeadReason::Crashed => "its last worker died, too",
+        DeadReason::Nacked => "nacked too often",
+        DeadReason::Expired => "too many leases expired",
+        DeadReason::Crashed => "too many workers died",
         DeadReason::Buried => "buried",
         _ => "unknown",
     }
 }
 
-/// What to type for a letter.
+/// Returns the text that names a letter on the command line.
 fn name(id: DeadLetterId) -> String {
     let (place, version) = id.parts();
     format!("{place}.{version}")

@@ -25,7 +25,7 @@ use crate::table::{Column, Table, colored, plain};
 const COLUMNS: [Column; 3] = [("", 0), ("about", 0), ("what", 0)];
 
 /// The severity of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Grade {
     Fine,
     /// Something to know: it can wait, or the next process that uses the queue repairs it.
@@ -72,8 +72,8 @@ impl Finding {
     }
 }
 
-/// Searches for problems: of `queues`, or of everything if none is named. With `repair` it also
-/// does what the next user of each queue would do.
+/// Searches for problems: of `queues`, or of everything if none is named. With `repair`, it also
+/// makes the repairs that the next user of each queue would make.
 pub fn doctor(queues: &[String], repair: bool, quiet: bool, show: &Show) -> Result<()> {
     let findings = match queues {
         [] => everything(repair),
@@ -139,6 +139,9 @@ fn print(findings: &[Finding], show: &Show) {
         .collect();
     show.rows(&rows, || {
         let mut table = Table::new(&COLUMNS);
+        // The gravest at the end, where a terminal shows them.
+        let mut findings: Vec<_> = findings.iter().collect();
+        findings.sort_by_key(|finding| finding.grade);
         for finding in findings {
             table.add(vec![
                 colored(finding.grade.word(), finding.grade.color()),
@@ -174,12 +177,14 @@ fn look_into(namespace: &Namespace, repair: bool, findings: &mut Vec<Finding>) {
     findings.extend(look_at_nodes(namespace));
 }
 
-/// The same for an error that came of opening a queue by its address.
-fn removal_of(about: &str, error: &anyhow::Error) -> Option<String> {
+/// Returns what to do about an error from opening a queue by its address.
+fn remedy_of(about: &str, error: &anyhow::Error) -> Option<String> {
     match error.downcast_ref() {
-        Some(found @ QueueError::Open(cause)) if !matches!(cause, OpenError::NotFound { .. }) => {
-            Some(removal(about, found))
-        }
+        Some(QueueError::NotFound { .. }) if about.starts_with("unix:") => Some(format!(
+            "no server listens there: ipc serve QUEUE --at {about} starts one"
+        )),
+        Some(QueueError::NotFound { .. }) => Some(format!("ipc create {about} makes it")),
+        Some(found @ QueueError::Open(_)) => Some(removal(about, found)),
         _ => None,
     }
 }

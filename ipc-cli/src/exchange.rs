@@ -12,7 +12,7 @@ use crate::payload::Payloads;
 use crate::select::{Selected, Selection};
 use crate::show::{self, Show};
 
-/// Prints messages, one line of JSON for each. They stay.
+/// Prints messages, one line of JSON each. They stay in the queue.
 pub fn export(queue: &str, selection: &Selection, show: &Show) -> Result<()> {
     let subject = Subject::open(queue)?;
     let payloads = Payloads::of(subject.payload());
@@ -46,7 +46,7 @@ pub fn delete(what: &cli::Delete, show: &Show) -> Result<()> {
     Ok(())
 }
 
-/// Each id that was given must be there.
+/// Checks that every given id was found.
 fn check_ids(queue: &str, selection: &Selection, selected: &[Selected]) -> Result<()> {
     let is_there = |id: &&String| selected.iter().any(|one| one.id.to_string() == **id);
     match selection.ids.iter().find(|id| !is_there(id)) {
@@ -96,7 +96,7 @@ pub fn move_some(what: &cli::Move, show: &Show) -> Result<()> {
     }
     if doubled > 0 {
         show::note(&format!(
-            "{doubled} messages were taken by receivers of {from} meanwhile, and are in {to}, too"
+            "{doubled} messages were taken by receivers of {from} at the same time, and are also in {to}"
         ));
     }
     let done = json!({ "moved": moved, "in_both": doubled });
@@ -104,7 +104,7 @@ pub fn move_some(what: &cli::Move, show: &Show) -> Result<()> {
     Ok(())
 }
 
-/// A queue that is created carries the same type, with the same settings but for those given.
+/// A created queue carries the same type and has the same settings, except those given.
 fn like(source: &ByteQueue, what: &cli::Move) -> ipc_queue::QueueOptions {
     let settings = source.transport().settings().clone();
     let mut options = ipc_queue::QueueOptions::new().settings(settings);
@@ -122,10 +122,11 @@ fn put(message: &Selected, target: &ByteQueue, to: &str, has_keys: bool) -> Resu
         options = options.priority(message.priority);
     }
     if has_keys {
-        // Sent twice if this is killed between the two and run again: known the second time.
+        // If this is killed between the two and run again, the message is sent twice. The key makes
+        // the second one a duplicate.
         options = options.key(message.id.to_string());
     }
-    // One that was sent before, by its key, counts as sent.
+    // A message whose key was sent before counts as sent.
     let sent = target
         .sender()
         .send_with(&message.payload, &options.wait(Wait::No));

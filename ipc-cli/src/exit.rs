@@ -1,7 +1,8 @@
 //! Exit codes, and the one line on standard error that explains each code except 0.
 //!
-//! Commands return errors; the code follows from the error's type, wherever in the chain of causes
-//! it is. An error that is born here is made by [`Exit::error`] and carries its code along.
+//! Commands return errors; the code follows from the error's type, wherever it is in the chain of
+//! causes. An error that originates in a command is made by [`Exit::error`] and carries its code
+//! along.
 
 use std::fmt;
 use std::io;
@@ -21,23 +22,23 @@ use crate::advice;
 pub enum Exit {
     /// Something else failed, or `doctor` found something bad.
     Failed,
-    /// The command line is wrong; nothing was done.
+    /// The command line is invalid; nothing was done.
     Usage,
     /// No such queue, no such dead letter, no message.
     NotThere,
-    /// The time was up.
+    /// The time limit was reached.
     TimedOut,
-    /// The queue or the command refused: messages would be lost, permission, type, state of the
-    /// queue.
+    /// The queue or the command refused, because of permissions, the type, the state of the queue,
+    /// or messages that would be lost.
     Refused,
     /// The server did not answer; whether it did what was asked is unknown, unless the message says
     /// so.
     Unreachable,
-    /// A message with this key was sent before; this one was not.
+    /// A message with this key was sent before; this one was not sent.
     Duplicate,
-    /// A signal asked for the end before the work was done.
+    /// A signal ended the command before its work was done.
     Signal(u8),
-    /// By the convention of monitoring programs: only `check` ends so.
+    /// A code by the convention of monitoring programs; only `check` uses it.
     Check(u8),
 }
 
@@ -47,19 +48,19 @@ impl Exit {
 Exit codes:
   0      done
   1      failed; doctor: something is bad
-  2      the command line is wrong; nothing was done
-  3      nothing there: no such queue, no such dead letter, key or snapshot, no message
+  2      the command line is invalid; nothing was done
+  3      not found: no such queue, no such dead letter, key or snapshot, no message
   4      timed out: no room, or not drained in time
   5      refused: messages would be lost, no permission, wrong type, closed, paused or frozen
          queue, queue in use, local: address
   6      unreachable: the server did not answer, the outcome is unknown
   7      duplicate: a message with this key was sent before
-  128+n  signal n asked for the end before the work was done
+  128+n  signal n ended the command before its work was done
 ipc check has the codes of monitoring programs: 0 ok, 1 warning, 2 critical, 3 unknown.
 Each code except 0 comes with one line on standard error that begins with \"error: \". A command
 that has nothing to finish dies of the signal: the shell says 128+n, and there is no line.";
 
-    /// The number that the shell sees.
+    /// Returns the number that the shell sees.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -75,7 +76,7 @@ that has nothing to finish dies of the signal: the shell says 128+n, and there i
         }
     }
 
-    /// An error that ends the command with this code.
+    /// Creates an error that ends the command with this code.
     pub fn error(self, message: impl Into<String>) -> Error {
         let message = message.into();
         Error::new(Failure {
@@ -84,7 +85,7 @@ that has nothing to finish dies of the signal: the shell says 128+n, and there i
         })
     }
 
-    /// The code for `error`: that of the first cause that says one.
+    /// Returns the code for `error`: that of the first cause that has one.
     #[must_use]
     pub fn of(error: &Error) -> Self {
         let known = error.chain().find_map(|cause| {
@@ -94,7 +95,7 @@ that has nothing to finish dies of the signal: the shell says 128+n, and there i
         known.unwrap_or(Self::Failed)
     }
 
-    /// The code for several failures at once: that of the gravest.
+    /// Returns the code for several failures: that of the gravest.
     #[must_use]
     pub fn gravest(exits: impl IntoIterator<Item = Self>) -> Option<Self> {
         exits.into_iter().max_by_key(|exit| match exit {
@@ -125,13 +126,13 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// The line for standard error, without its beginning: each cause once, then what to do.
+/// Returns the line for standard error, without its prefix: each cause once, then what to do.
 #[must_use]
 pub fn in_one_line(error: &Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
-        // Many errors repeat their cause's text in their own.
+        // Many errors include the text of their cause.
         if line.is_empty() {
             line = cause;
         } else if !line.contains(&cause) {
@@ -142,7 +143,7 @@ pub fn in_one_line(error: &Error) -> String {
     advice::with_options(&line, lacking(error))
 }
 
-/// What the queue was created without.
+/// Returns the feature that the queue was created without.
 fn lacking(error: &Error) -> Option<Feature> {
     error.chain().find_map(|cause| {
         let in_send = cause.downcast_ref().and_then(|failure| match failure {
@@ -359,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_that_is_in_its_errors_text_is_said_once() {
+    fn a_cause_contained_in_its_errors_text_is_printed_once() {
         let full = io::Error::from_raw_os_error(28);
         let text = full.to_string();
         let error = Error::new(full).context(format!("can't write: {text}"));

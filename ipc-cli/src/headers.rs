@@ -1,4 +1,4 @@
-//! Headers of messages, as they are typed and shown.
+//! Message headers as typed and shown.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::exit::Exit;
 use crate::show;
 
-/// The name and the value in `NAME=VALUE`.
+/// Parses `NAME=VALUE` into the name and the value.
 pub fn parse(header: &OsStr) -> Result<(String, Vec<u8>)> {
     let bytes = header.as_bytes();
     let Some(at) = bytes.iter().position(|byte| *byte == b'=') else {
@@ -23,13 +23,13 @@ pub fn parse(header: &OsStr) -> Result<(String, Vec<u8>)> {
     Ok((name, bytes[at + 1..].to_vec()))
 }
 
-/// A header that no message can have.
+/// The error for a header that no message can have.
 pub fn refused(error: HeaderError) -> Error {
     Exit::Usage.error(error.to_string())
 }
 
-/// For programs: an object. A value is a string, or, if it is not UTF-8, an object with its bytes
-/// in hexadecimal.
+/// For programs: an object. A value is a string or, if it is not UTF-8, an object with its bytes in
+/// hexadecimal.
 pub fn json(headers: &Headers) -> Value {
     let shown = |value: &[u8]| match std::str::from_utf8(value) {
         Ok(text) => Value::from(text),
@@ -51,12 +51,12 @@ pub fn in_a_line(headers: &Headers) -> String {
     pairs.join(" ")
 }
 
-/// For people, one on each line, each with this before it.
+/// For people, one per line, each with `label` before it.
 pub fn in_lines(headers: &Headers, label: &str) -> String {
     let pairs = headers.iter();
     pairs
         .map(|(name, value)| {
-            // On its line, whatever is in it.
+            // Whatever the value contains, it stays on one line.
             let value = show::payload(value).replace(['\n', '\r'], " ");
             format!("{label}{name}={value}\n")
         })
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_text_where_they_are_and_else_hexadecimal() {
+    fn headers_are_shown_as_text_or_else_hexadecimal() {
         let mut headers = Headers::new();
         headers.insert("tenant", "acme").unwrap();
         headers.insert("raw", [0xff, 0x01]).unwrap();

@@ -1,4 +1,4 @@
-//! Who holds which message, for how long, and how that process is.
+//! The holder of each leased message: since when, and whether that process is alive.
 
 use std::fs;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub struct Held {
     pub holder: String,
     pub pid: u32,
     pub attempt: u8,
-    /// What is known only of a queue in shared memory.
+    /// Facts that are known only for a queue in shared memory.
     pub seen: Option<SeenInMemory>,
 }
 
@@ -27,17 +27,19 @@ pub struct SeenInMemory {
     pub health: Health,
     /// Time until the lease ends.
     pub ends_in: Option<Duration>,
-    /// Time since the lease began or was extended, if it was extended by its length.
+    /// Time since the lease began or was extended, assuming that it was extended by its full
+    /// length.
     pub renewed_ago: Option<Duration>,
-    /// It is held for no longer than this: since it was sent, and since its holder attached.
+    /// The longest time for which it can have been held: since it was sent, and since its holder
+    /// attached.
     pub at_most: Duration,
 }
 
-/// How a process is, by the kernel.
+/// The state of a process, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     Alive,
-    /// By a signal or a debugger: it does not run.
+    /// Stopped by a signal or a debugger.
     Stopped,
     Dead,
 }
@@ -51,8 +53,8 @@ impl Health {
         }
     }
 
-    /// Whether a process is gone is for the kernel's locks to say; whether it is stopped, only
-    /// `/proc` says, and only of processes of the same PID namespace.
+    /// The kernel's locks tell whether a process is gone. Only `/proc` tells whether it is stopped,
+    /// and only for processes in the same PID namespace.
     pub fn of(process: &ProcessIdentity, is_gone: bool) -> Self {
         if is_gone {
             return Self::Dead;
@@ -78,7 +80,7 @@ fn is_stopped(process: &ProcessIdentity) -> bool {
             .is_some_and(|state| ["T", "t"].contains(state))
 }
 
-/// Everything that is held; `None` where the transport can't say.
+/// Returns everything that is held; `None` if the transport can't tell.
 pub fn all(subject: &Subject) -> Result<Option<Vec<Held>>> {
     if let Subject::Mapped(inspector) = subject {
         return Ok(Some(in_memory(inspector)));

@@ -1,8 +1,8 @@
 //! A small HTTP server for figures: one request for each connection.
 //!
-//! No client makes others wait. A connection ends when its time is over, and the oldest one ends
-//! when there are too many. Answers are made by a bounded number of threads, so that a queue which
-//! does not answer delays only those who ask for it.
+//! A slow client does not delay the others. A connection ends when its time is up, and the oldest
+//! one ends when there are too many. A bounded number of threads computes the answers, so a queue
+//! that does not answer delays only the requests for that queue.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -27,17 +27,17 @@ use tokio::time::{sleep, timeout};
 use crate::exit::Exit;
 use crate::signals::EndSignals;
 
-/// At once. One more ends the oldest.
+/// Maximum number of connections at a time. One more ends the oldest.
 const CONNECTIONS: usize = 64;
-/// Threads that make answers.
+/// Number of threads that compute answers.
 const THREADS: usize = 16;
-/// For a client to say what it wants.
+/// Time within which a client must have sent the head of its request.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
-/// For a whole connection: a served queue that does not answer takes long.
+/// Maximum time of a connection. It is long because a served queue may be slow to answer.
 const ALL_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks at whether to stop.
+/// Time between two checks whether to stop.
 const SLICE: Duration = Duration::from_millis(100);
-/// For the head of a request.
+/// Maximum size of the head of a request.
 const HEAD_BYTES: usize = 16 * 1024;
 
 pub type Answer = Response<Full<Bytes>>;
@@ -56,22 +56,23 @@ impl Asked {
         &self.head.method
     }
 
-    /// Without what follows a question mark.
+    /// Returns the path, without the query after a question mark.
     pub fn path(&self) -> &str {
         self.head.uri.path()
     }
 
-    /// The value of a header; empty if there is none, or if it is not text.
+    /// Returns the value of a header; empty if it is missing or not text.
     pub fn header(&self, name: &str) -> &str {
         let value = self.head.headers.get(name);
         value.and_then(|value| value.to_str().ok()).unwrap_or("")
     }
 
-    /// Whether the browser's address bar may hold what `Host` says.
+    /// Returns `true` if `Host` is a name of this server.
     ///
-    /// A page of another site can give a name of its own the address of this machine, and then read
-    /// what is served here. The browser says that name. No site has an address or `localhost` for
-    /// its name. `names` are further names of this server.
+    /// Another site can point one of its own host names at the address of this machine, and then
+    /// read what is served here (DNS rebinding). The browser sends that name in `Host`. An IP
+    /// address and `localhost` are safe, because no site can use them as its name. `names` are
+    /// further names of this server.
     pub fn is_host_ours(&self, names: &[String]) -> bool {
         let host = self.header("Host");
         let name = match host.strip_prefix('[') {
@@ -88,7 +89,7 @@ impl Asked {
     }
 }
 
-/// An answer with this body.
+/// Returns an answer with this body.
 pub fn answer(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap_or_default();
@@ -96,7 +97,7 @@ pub fn answer(status: u16, content_type: &'static str, body: impl Into<Bytes>) -
     answer
 }
 
-/// A line of text.
+/// Returns an answer that is one line of text.
 pub fn text(status: u16, line: &str) -> Answer {
     answer(status, "text/plain; charset=utf-8", format!("{line}\n"))
 }
@@ -137,12 +138,12 @@ impl Server {
         })
     }
 
-    /// The address with the port that was chosen.
+    /// Returns the address, with the port that was chosen.
     pub fn at(&self) -> SocketAddr {
         self.at
     }
 
-    /// Answers until the end is asked for.
+    /// Answers requests until a signal asks the command to end.
     pub fn serve<F>(self, end: &EndSignals, answer: F) -> Result<()>
     where
         F: Fn(&Asked) -> Answer + Send + Sync + 'static,
@@ -153,7 +154,7 @@ impl Server {
             .build()
             .context("starting the server")?;
         let ended = runtime.block_on(self.accept(end, Arc::new(answer)));
-        // Without waiting for a queue that does not answer.
+        // Do not wait for a queue that does not answer.
         runtime.shutdown_background();
         ended
     }
@@ -167,7 +168,7 @@ impl Server {
         while !end.is_asked() {
             match timeout(SLICE, listener.accept()).await {
                 Err(_elapsed) => {}
-                // No descriptor is free, say: ends of connections help.
+                // For example, no descriptor is free. Connections that end free some.
                 Ok(Err(_)) => sleep(SLICE).await,
                 Ok(Ok((stream, peer))) => {
                     make_room(&mut connections);
@@ -181,8 +182,8 @@ impl Server {
     }
 }
 
-/// A client that asks is answered in an instant. The oldest connection is one that does not ask, or
-/// does not read.
+/// Ends the oldest connection if there are too many. A client that sends a request is answered at
+/// once, so the oldest one is a client that does not send, or does not read.
 fn make_room(connections: &mut VecDeque<AbortHandle>) {
     connections.retain(|connection| !connection.is_finished());
     if connections.len() >= CONNECTIONS
@@ -192,7 +193,7 @@ fn make_room(connections: &mut VecDeque<AbortHandle>) {
     }
 }
 
-/// A client that left is not told; the next may be another one.
+/// An error of a client that has left is ignored; the next client may be another one.
 async fn connection<F>(stream: TcpStream, peer: SocketAddr, answer: Arc<F>)
 where
     F: Fn(&Asked) -> Answer + Send + Sync + 'static,

@@ -30,7 +30,7 @@ const COLUMNS: [Column; 11] = [
     ("state", 0),
 ];
 
-/// Lists queues; also those that can't be opened, with what is wrong with them.
+/// Lists queues, including those that can't be opened, with the reason.
 pub fn ls(what: &[String], show: &Show) -> Result<()> {
     let mut listed = Listed {
         rows: Vec::new(),
@@ -50,7 +50,7 @@ pub fn ls(what: &[String], show: &Show) -> Result<()> {
     for (namespace, name) in found.queues {
         match Inspector::open(&namespace, &name) {
             Ok(queue) => listed.add(&namespace, &name, &queue),
-            Err(QueueError::NotFound { .. }) => {} // Removed just now.
+            Err(QueueError::NotFound { .. }) => {} // It has just been removed.
             Err(error) => listed.add_bad(&address::short(&namespace, &name), &error.to_string()),
         }
     }
@@ -80,7 +80,7 @@ pub fn ls(what: &[String], show: &Show) -> Result<()> {
 struct Listed {
     rows: Vec<Value>,
     table: Table,
-    /// How many can't be opened.
+    /// The number of queues that can't be opened.
     bad: usize,
 }
 
@@ -104,7 +104,7 @@ impl Listed {
         ]);
     }
 
-    /// A queue by its address, whatever its transport.
+    /// Adds a queue of any transport by its address.
     fn add_address(&mut self, address: &str) -> Result<()> {
         let subject = Subject::open(address)?;
         let stats = subject.stats()?;

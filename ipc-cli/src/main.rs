@@ -1,8 +1,8 @@
 //! The command `ipc`.
 //!
-//! What only looks goes through [`ipc_queue::shm::Inspector`], which can't disturb a queue; the
-//! rest opens queues as any program does. Each command returns an error or nothing; `exit.rs` makes
-//! exit codes of them.
+//! Commands that only look use [`ipc_queue::shm::Inspector`], which can't disturb a queue; the
+//! others open queues as any program does. Each command returns a `Result`; `exit.rs` turns errors
+//! into exit codes.
 #![forbid(unsafe_code)]
 
 mod action;
@@ -59,7 +59,7 @@ use show::Show;
 fn main() -> ExitCode {
     complete::answer();
     ipc_nats::register();
-    // What a check could not find out is neither a warning nor a disaster.
+    // A check that can't find out is neither a warning nor critical.
     let is_check = std::env::args_os().nth(1).is_some_and(|arg| arg == "check");
     let ended = match Cli::try_parse() {
         Ok(cli) => {
@@ -148,7 +148,7 @@ fn run(command: Command, show: &Show) -> Result<()> {
     }
 }
 
-/// For what is never JSON.
+/// Prints output that is never JSON.
 fn print(text: &str) -> Result<()> {
     let show = Show::new(false);
     show.line(text);

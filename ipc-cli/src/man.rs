@@ -1,4 +1,4 @@
-//! `man`: the manual pages, one for each command, made of the same texts as `--help`.
+//! `man`: the manual pages, one for each command, generated from the texts of `--help`.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::show::Show;
 /// Writes every page into `folder`.
 pub fn man(folder: &Path, show: &Show) -> Result<()> {
     let mut cli = Cli::command();
-    // Gives subcommands their whole names.
+    // This gives subcommands their full names.
     cli.build();
     let writing = || format!("writing manual pages to {}", folder.display());
     fs::create_dir_all(folder).with_context(writing)?;
@@ -34,7 +34,7 @@ fn write_with_subcommands(command: &Command, name: &str, folder: &Path) -> Resul
     Ok(fs::write(folder.join(format!("{name}.1")), page)?)
 }
 
-/// The page with a title of our own, and with indented lines as they are instead of filled.
+/// Returns the page with our own title, and with line breaks kept in indented text.
 fn tidy(page: &str, name: &str) -> String {
     let mut tidied = String::new();
     let mut is_filled = true;

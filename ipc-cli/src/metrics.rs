@@ -32,14 +32,14 @@ pub fn metrics(what: &cli::Metrics, show: &Show) -> Result<()> {
     let served = server.at();
     let said = json!({ "serves": format!("http://{served}/metrics"), "pid": std::process::id() });
     show.say(&said, || format!("http://{served}/metrics"));
-    // Whoever waits for this line would wait for ever.
+    // A program that waits for this line would otherwise wait forever.
     show.finish()?;
     let queues = what.queues.clone();
     server.serve(&end, move |asked| answer(asked, &queues))
 }
 
 fn answer(asked: &Asked, queues: &[String]) -> Answer {
-    // At other addresses a scraper may know this machine by any name.
+    // A scraper on another machine may know this one by any name.
     let is_allowed = !asked.served.ip().is_loopback() || asked.is_host_ours(&[]);
     let is_read = [Method::GET, Method::HEAD].contains(asked.method());
     let refused = match (is_allowed, is_read, asked.path()) {
@@ -59,7 +59,7 @@ fn answer(asked: &Asked, queues: &[String]) -> Answer {
         false => Format::Prometheus,
     };
     match prometheus::metrics(queues, format) {
-        // That a queue can't be asked is one of the figures.
+        // A queue that can't be asked shows up as a figure, not as an error.
         Ok((text, _)) => http::answer(200, format.content_type(), text),
         Err(error) => http::text(500, &exit::in_one_line(&error)),
     }

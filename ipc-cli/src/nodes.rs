@@ -1,4 +1,4 @@
-//! `nodes`: who joined, who is alive, what each did.
+//! `nodes`: the nodes that joined, which of them are alive, and what each has done.
 
 use std::time::Duration;
 

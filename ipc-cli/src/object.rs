@@ -15,18 +15,18 @@ pub struct Object {
     pub options: SendOptions,
 }
 
-/// A payload as it was given.
+/// A payload as given in the object.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Given {
-    /// Sent as they are.
+    /// Sent unchanged.
     Bytes(Vec<u8>),
-    /// Encoded as the queue's type wants it.
+    /// Encoded for the queue's type.
     Text(String),
 }
 
 impl Object {
-    /// Reads a line. What is not said is as in `options`. Fields of other names are passed over:
-    /// they say what the message was.
+    /// Reads a line. Missing fields are taken from `options`. Unknown fields are ignored: they
+    /// describe the exported message.
     pub fn parse(line: &[u8], options: &SendOptions, has_priorities: bool) -> Result<Self> {
         let value: Value = serde_json::from_slice(line).context("this is not JSON")?;
         let object = value.as_object().context("this is not an object")?;
@@ -40,7 +40,7 @@ impl Object {
         }
         if let Some(priority) = text_of(object.get("priority"), "priority")? {
             let priority = read_priority(priority)?;
-            // A queue without priorities has only the normal one, which export prints, too.
+            // A queue without priorities has only the normal one, which export also prints.
             if has_priorities || priority != Priority::Normal {
                 options = options.priority(priority);
             }
@@ -105,7 +105,7 @@ fn read_priority(priority: &str) -> Result<Priority> {
     })
 }
 
-/// A text, if it is given and not null.
+/// Returns the field as text, if it is present and not null.
 fn text_of<'v>(value: Option<&'v Value>, name: &str) -> Result<Option<&'v str>> {
     match value {
         None | Some(Value::Null) => Ok(None),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_go_before_text_and_a_bare_text_is_enough() {
+    fn bytes_precede_text_and_a_plain_string_suffices() {
         let payload = |line: &str| parse(line).unwrap().payload;
         let both =
             payload(r#"{"payload": {"text": "a", "hex": "00ff", "bytes": 2}, "attempt": 3}"#);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_line_is_said() {
+    fn errors_in_a_line_are_named() {
         for (line, wrong) in [
             ("resize", "not JSON"),
             ("[1]", "not an object"),

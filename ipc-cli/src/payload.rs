@@ -1,5 +1,5 @@
-//! Payloads of typed queues: what is typed becomes bytes in the queue's encoding, and its bytes can
-//! be read.
+//! Payloads of typed queues: encodes typed text in the queue's encoding, and makes payload bytes
+//! readable.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,10 @@ use serde_transcode::Transcoder;
 use crate::exit::Exit;
 use crate::show;
 
-/// What a queue's payloads are.
+/// The payload type of a queue.
 pub struct Payloads(PayloadName);
 
-/// A queue's type in a line.
+/// Returns a queue's type on one line.
 pub fn short(name: &str) -> String {
     match name {
         "" => "bytes".to_owned(),
@@ -28,17 +28,17 @@ fn parsed(name: &str) -> PayloadName {
 }
 
 impl Payloads {
-    /// Of a queue with this name of its payloads; `None`: not known, bytes then.
+    /// Creates it from the payload name of a queue; `None` means unknown, and so bytes.
     pub fn of(name: Option<&str>) -> Self {
         Self(parsed(name.unwrap_or_default()))
     }
 
-    /// Whether they are texts, which are typed and shown as they are.
+    /// Returns `true` if payloads are texts, which are typed and shown unchanged.
     fn are_texts(&self) -> bool {
         self.0.type_name == "String"
     }
 
-    /// What is sent when `text` was typed: a text if the queue carries `String`, else JSON.
+    /// Encodes `text` as typed: as a string if the queue carries `String`, else from JSON.
     pub fn encode<'t>(&self, queue: &str, text: &'t [u8]) -> Result<Cow<'t, [u8]>> {
         let Some(encoding) = self.0.encoding else {
             if self.0.type_name.is_empty() {
@@ -70,7 +70,7 @@ impl Payloads {
         Ok(Cow::Owned(bytes))
     }
 
-    /// A payload as text: a text, or JSON. `None` if it can't be read without its type.
+    /// Returns a payload as text or JSON; `None` if it can't be read without its type.
     fn text(&self, payload: &[u8]) -> Option<String> {
         let encoding = self.0.encoding.filter(|_| !payload.is_empty())?;
         if self.are_texts() {
@@ -86,7 +86,7 @@ impl Payloads {
         }
     }
 
-    /// A payload as text if it can be read, else as it is.
+    /// Returns a payload as text if it can be read, else unchanged.
     pub fn readable<'p>(&self, payload: &'p [u8]) -> Cow<'p, [u8]> {
         let text = self.text(payload);
         text.map_or(Cow::Borrowed(payload), |text| Cow::Owned(text.into_bytes()))

@@ -1,4 +1,4 @@
-//! `peek`: the messages that are not leased, without receiving them.
+//! `peek`: shows the messages that are not leased, without receiving them.
 
 use anyhow::Result;
 use ipc_queue::shm::Waiting;
@@ -11,7 +11,7 @@ use crate::select::Selected;
 use crate::show::{self, Show};
 use crate::table::{Column, Table, plain};
 
-/// Without the last column, if no message has headers.
+/// The last column is left out if no message has headers.
 const COLUMNS: [Column; 7] = [
     ("message", 2),
     ("sent", 1),

@@ -38,9 +38,7 @@ const COUNTERS: [Figure; 16] = [
         |stats| stats.redelivered,
     ),
     ("acked_total", "Deliveries acked.", |stats| stats.acked),
-    ("nacked_total", "Deliveries given back.", |stats| {
-        stats.nacked
-    }),
+    ("nacked_total", "Deliveries nacked.", |stats| stats.nacked),
     ("buried_total", "Deliveries buried.", |stats| stats.buried),
     (
         "lease_expiries_total",
@@ -65,12 +63,14 @@ const COUNTERS: [Figure; 16] = [
     ("purged_total", "Messages purged.", |stats| stats.purged),
     (
         "overflowed_total",
-        "Messages dropped for later ones.",
+        "Messages dropped to make room for later ones.",
         |stats| stats.overflowed,
     ),
-    ("duplicates_total", "Sends whose key was known.", |stats| {
-        stats.duplicates
-    }),
+    (
+        "duplicates_total",
+        "Sends with a key that was remembered.",
+        |stats| stats.duplicates,
+    ),
 ];
 
 const GAUGES: [Figure; 10] = [
@@ -79,13 +79,13 @@ const GAUGES: [Figure; 10] = [
         stats.leased
     }),
     ("writing", "Messages being written.", |stats| stats.writing),
-    ("delayed", "Messages that wait for their time.", |stats| {
+    ("delayed", "Messages whose delay has not passed.", |stats| {
         stats.delayed
     }),
     ("dead_letters", "Messages given up.", |stats| stats.dead),
     (
         "quarantined",
-        "Messages done that may still be read.",
+        "Settled messages whose payload may still be read.",
         |stats| stats.quarantined,
     ),
     ("keys", "Keys remembered.", |stats| stats.keys),
@@ -95,7 +95,7 @@ const GAUGES: [Figure; 10] = [
     ("paused", "1 if nothing is delivered.", |stats| {
         stats.paused.into()
     }),
-    ("closed", "1 if nothing more is taken.", |stats| {
+    ("closed", "1 if no more messages are accepted.", |stats| {
         stats.closed.into()
     }),
 ];
@@ -123,8 +123,8 @@ pub fn stat(queue: &str, show: &Show) -> Result<()> {
     Ok(())
 }
 
-/// The figures of these queues; of all queues in shared memory if none is named. One that can't be
-/// asked has only `ipc_queue_up 0`; the first such error comes along.
+/// Returns the figures of these queues, or of all queues in shared memory if none is named. A queue
+/// that can't be asked has only `ipc_queue_up 0`; the first such error is returned too.
 pub fn metrics(queues: &[String], format: Format) -> Result<(String, Option<Error>)> {
     for queue in queues {
         address::shared(queue)?;
@@ -155,7 +155,7 @@ pub fn metrics(queues: &[String], format: Format) -> Result<(String, Option<Erro
 
 const UP: &str = "1 if the queue answered.";
 
-/// Samples of all queues, by figure, as scrapers want them.
+/// Samples of all queues, grouped by figure, as scrapers require.
 #[derive(Default)]
 struct Families(Vec<Family>);
 
@@ -177,7 +177,7 @@ impl Families {
             self.add("gauge", name, help, queue, value(&stats) as f64);
         }
         let (capacity, places) = (subject.capacity() as f64, stats.in_use() as f64);
-        let used = "Places taken, by dead letters, too.";
+        let used = "Places taken, including those of dead letters.";
         self.add("gauge", "places_used", used, queue, places);
         self.add("gauge", "capacity", "Messages that fit.", queue, capacity);
         if let Subject::Mapped(inspector) = subject {
@@ -186,7 +186,7 @@ impl Families {
         Ok(())
     }
 
-    /// What only a queue in shared memory shows.
+    /// Adds the figures that only a queue in shared memory has.
     fn add_mapped(&mut self, queue: &str, subject: &Subject, inspector: &Inspector) -> Result<()> {
         let oldest = subject
             .oldest()
@@ -205,7 +205,7 @@ impl Families {
             ),
             (
                 "oldest_seconds",
-                "Age of the message that waits longest.",
+                "Age of the oldest waiting message.",
                 oldest,
             ),
             (
@@ -216,7 +216,7 @@ impl Families {
             ("pool_bytes", "Payload memory.", pool.total_bytes as f64),
             (
                 "pool_largest_fit_bytes",
-                "Largest payload that finds memory now.",
+                "Largest payload that fits into payload memory now.",
                 pool.largest_fit_bytes as f64,
             ),
             (
@@ -278,7 +278,7 @@ impl Families {
                 help,
                 samples,
             } = family;
-            // OpenMetrics names a counter without what its samples end with.
+            // OpenMetrics names a counter without the suffix of its samples.
             let title = match format {
                 Format::OpenMetrics => name.trim_end_matches("_total"),
                 Format::Prometheus => name,
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_of_all_queues_stand_below_one_head() {
+    fn samples_of_all_queues_follow_one_head() {
         let mut families = Families::default();
         for queue in ["a", "b\"c"] {
             families.add("counter", "sent_total", "Sent.", queue, 2.0);

@@ -1,7 +1,7 @@
 //! `recv`: receives messages and prints them.
 //!
-//! A message is acked once it was written to standard output. What could not be written is given
-//! back.
+//! A message is acked after it was written to standard output. A message that could not be written
+//! is returned to the queue.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -24,14 +24,14 @@ use crate::payload::Payloads;
 use crate::show::{self, Show};
 use crate::signals::EndSignals;
 
-/// Between two looks at whether to stop.
+/// Time between two checks whether to stop.
 const SLICE: Duration = Duration::from_millis(100);
 
 pub fn recv(what: &cli::Recv, show: &Show) -> Result<()> {
     if !what.nack {
         check_output()?;
     }
-    // Until it is open there is nothing to finish.
+    // Until the queue is open there is nothing to finish.
     let queue = match what.follow {
         true => address::open_to_stay(&what.queue)?,
         false => address::open(&what.queue)?,
@@ -55,27 +55,26 @@ pub fn recv(what: &cli::Recv, show: &Show) -> Result<()> {
         let payloads = Payloads::of(queue.transport().payload());
         let printed = print(&delivery, &payloads, show);
         if let Err(error) = printed {
-            // At once: nothing was done with it.
+            // Available again at once, since nothing was done with it.
             let _ = delivery.nack_after(Duration::ZERO);
             return Err(unread(what, Some(&error)));
         }
-        // Only now: what was not printed comes again.
+        // Settle only now: a message that was not printed must be delivered again.
         let settled = if what.nack {
             delivery.nack()
         } else {
             delivery.ack()
         };
-        settled.context("a message was printed, but not acked, so it may come again")?;
+        settled.context("a message was printed, but not acked, so it may be delivered again")?;
         received += 1;
     }
     Ok(())
 }
 
-/// Refuses to receive into the void.
+/// Refuses to receive messages if nothing reads the output.
 ///
-/// In the place of a closed standard output Rust's runtime opens the null device, for reading and
-/// writing; a shell's
-/// `> /dev/null` opens it for writing only.
+/// If standard output is closed, Rust's runtime opens the null device in its place, for reading and
+/// writing; a shell's `> /dev/null` opens it for writing only.
 fn check_output() -> Result<()> {
     let out = io::stdout();
     let (Ok(ours), Ok(null)) = (fstat(&out), stat("/dev/null")) else {
@@ -95,11 +94,11 @@ fn check_output() -> Result<()> {
 
 enum Next<'a> {
     Message(ByteDelivery<'a>),
-    /// No more messages, and why.
+    /// No more messages will come, for this reason.
     Over(String),
-    /// By a signal.
+    /// A signal asked the command to end.
     Stopped,
-    /// Nothing reads the output any more.
+    /// The reader of the output has gone.
     Unread,
 }
 
@@ -109,7 +108,7 @@ struct Incoming<'r> {
     end: &'r EndSignals,
 }
 
-/// Whether nothing will come any more.
+/// Returns `true` if no more messages can come.
 pub fn is_over(failure: &RecvFailure) -> bool {
     matches!(
         failure,
@@ -125,7 +124,7 @@ impl<'r> Incoming<'r> {
             if self.end.is_asked() {
                 return Ok(Next::Stopped);
             }
-            // Before a message is taken: giving it back costs it an attempt.
+            // Checked before a message is taken, because returning it would cost it an attempt.
             if show::is_reader_gone() {
                 return Ok(Next::Unread);
             }
@@ -182,7 +181,8 @@ fn nothing(what: &cli::Recv, received: usize, why: &str) -> Error {
     Exit::NotThere.error(format!("{}: {why}{so_far}", what.queue))
 }
 
-/// What could not be printed stays in the queue.
+/// The error for output that nothing reads. The message that could not be printed stays in the
+/// queue.
 fn unread(what: &cli::Recv, error: Option<&io::Error>) -> Error {
     let queue = &what.queue;
     Exit::Failed.error(match error {
@@ -190,7 +190,7 @@ fn unread(what: &cli::Recv, error: Option<&io::Error>) -> Error {
             format!("nothing reads standard output any more: the next message stays in {queue}")
         }
         Some(error) => {
-            format!("writing to standard output: {error}; the message was given back to {queue}")
+            format!("writing to standard output: {error}; the message was returned to {queue}")
         }
     })
 }

@@ -9,9 +9,9 @@ use crate::address::{self, Subject};
 use crate::exit::{self, Exit};
 use crate::show::Show;
 
-/// Removes every queue that it can, then says which it could not.
+/// Removes every queue that can be removed, then reports the others.
 pub fn rm(queues: &[String], force: bool, show: &Show) -> Result<()> {
-    // What is not an address is a mistake on the command line, found before anything is done.
+    // An invalid address is a mistake on the command line, and is found before anything is done.
     for queue in queues {
         address::whole(queue).parse::<Address>()?;
     }
@@ -27,11 +27,11 @@ pub fn rm(queues: &[String], force: bool, show: &Show) -> Result<()> {
     together(failures)
 }
 
-/// Unless forced to, only a queue that is known to be empty.
+/// Removes a queue. Without `force`, it must be known to be empty.
 fn remove(queue: &str, force: bool) -> Result<()> {
     let address = address::shared(queue)?;
     if !force {
-        // A queue that can't be read can't be said to be empty.
+        // A queue that can't be read is not known to be empty.
         let subject = Subject::open(queue).map_err(|error| with_force(queue, error))?;
         let held = subject.stats()?.in_use();
         if held > 0 {
@@ -41,7 +41,7 @@ fn remove(queue: &str, force: bool) -> Result<()> {
         }
     }
     let is_removed = match &address {
-        // Also what is not a queue but has its name.
+        // This also removes an entry with the queue's name that is not a queue.
         Address::Shm { namespace, name } if force => {
             ShmQueue::remove_by_force(&Namespace::new(namespace.as_str())?, name)?
         }
@@ -53,7 +53,7 @@ fn remove(queue: &str, force: bool) -> Result<()> {
     Err(Exit::NotThere.error(format!("there is no queue {queue:?}")))
 }
 
-/// An error of a queue that can't be used, with the command that removes such a queue.
+/// Adds the command that removes the queue to an error that says it can't be used.
 fn with_force(queue: &str, error: Error) -> Error {
     match error.downcast_ref::<QueueError>() {
         Some(found @ QueueError::Open(cause))
@@ -66,7 +66,7 @@ fn with_force(queue: &str, error: Error) -> Error {
     }
 }
 
-/// Several failures as one, with the gravest one's code.
+/// Combines several failures into one, with the code of the gravest.
 pub fn together(mut failures: Vec<Error>) -> Result<()> {
     if failures.len() == 1 {
         return Err(failures.remove(0));

@@ -1,4 +1,5 @@
-//! Logins in addresses, such as `nats://USER:PASSWORD@HOST/QUEUE`: used, and never printed.
+//! Logins in addresses, such as `nats://USER:PASSWORD@HOST/QUEUE`. They are used, but never
+//! printed.
 
 use std::sync::LazyLock;
 
@@ -9,7 +10,7 @@ static LOGINS: LazyLock<Vec<String>> = LazyLock::new(|| {
         .collect()
 });
 
-/// `text` without any login that was typed.
+/// Returns `text` without any login from the command line.
 pub fn without_logins(text: &str) -> String {
     let mut text = text.to_owned();
     for login in LOGINS.iter() {
@@ -18,7 +19,7 @@ pub fn without_logins(text: &str) -> String {
     text
 }
 
-/// What stands before the last `@` of each host of an address.
+/// Returns the text before the last `@` of each host in an address.
 fn logins_in(arg: &str) -> Vec<String> {
     let hosts = arg.split_once("://").map_or("", |(_, rest)| rest);
     let hosts = hosts.split(['/', '?']).next().unwrap_or_default();

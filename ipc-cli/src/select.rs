@@ -1,4 +1,4 @@
-//! Which messages of a queue: for `export`, `delete` and `move`.
+//! Selects messages of a queue for `export`, `delete` and `move`.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::headers;
 use crate::payload::Payloads;
 use crate::show;
 
-/// A message must be in one of the states, and agree with everything else that is given.
+/// A message must be in one of the states, and match every other given condition.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Which messages")]
 pub struct Selection {
@@ -26,7 +26,7 @@ pub struct Selection {
     /// Only messages sent longer ago than this
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub older_than: Option<Duration>,
-    /// Only messages sent less long ago than this
+    /// Only messages sent more recently than this
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub younger_than: Option<Duration>,
     /// Only messages with this header, as NAME=VALUE; can be given several times
@@ -40,12 +40,13 @@ pub struct Selection {
         value_delimiter = ','
     )]
     pub states: Vec<MessageState>,
-    /// At most this many messages: those sent first
+    /// At most this many messages, the oldest ones
     #[arg(long, value_name = "MESSAGES")]
     pub limit: Option<usize>,
 }
 
-/// Where a message stands that can be selected. What a receiver holds can't be: see `revoke`.
+/// The state of a selectable message. A message that a receiver holds can't be selected: see
+/// `revoke`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum MessageState {
     Ready,
@@ -61,7 +62,7 @@ pub struct Selected {
     sent_at: Timestamp,
     state: MessageState,
     attempts: u8,
-    /// If it is a dead letter.
+    /// Its id as a dead letter, if it is one.
     letter: Option<DeadLetterId>,
     error: String,
     pub headers: Headers,
@@ -69,7 +70,7 @@ pub struct Selected {
 }
 
 impl Selection {
-    /// Whether anything was given.
+    /// Returns `true` if any condition was given.
     pub fn is_given(&self) -> bool {
         let filters = [self.older_than, self.younger_than];
         !(self.ids.is_empty() && self.headers.is_empty() && self.states.is_empty())
@@ -84,10 +85,10 @@ impl Selection {
         }
     }
 
-    /// The messages, those sent first first.
+    /// Returns the selected messages, oldest first.
     ///
     /// # Errors
-    /// A queue elsewhere than in shared memory shows only its dead letters.
+    /// A queue that is not in shared memory shows only its dead letters.
     pub fn find(&self, queue: &str, subject: &Subject) -> Result<Vec<Selected>> {
         let headers = self.headers.iter().map(|header| headers::parse(header));
         let headers: Vec<_> = headers.collect::<Result<_>>()?;
@@ -167,7 +168,8 @@ impl Selected {
         })
     }
 
-    /// Takes it out of its queue. `false`: it is not there any more, or a receiver has it now.
+    /// Takes it out of its queue. Returns `false` if it is no longer there, or if a receiver holds
+    /// it now.
     pub fn delete(&self, queue: &ByteQueue) -> Result<bool> {
         let transport = queue.transport();
         let deleted = match self.letter {

@@ -1,4 +1,4 @@
-//! `send`: one message, or one for each line.
+//! `send`: sends one message, or one per line.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
@@ -39,7 +39,7 @@ pub fn send(what: &cli::Send, show: &Show) -> Result<()> {
     Outgoing::new(what, &queue, &options)?.send(&payload, show)
 }
 
-/// Sends each line of standard input, an object in JSON.
+/// Sends each line of standard input, a JSON object.
 pub fn import(queue: &str, create: bool, timeout: Option<Duration>, show: &Show) -> Result<()> {
     let what = cli::Send {
         queue: queue.to_owned(),
@@ -68,7 +68,7 @@ fn options(what: &cli::Send) -> Result<SendOptions> {
     if let Some(key) = &what.key {
         options = options.key(key.as_bytes());
     }
-    // Before a queue is created for it.
+    // Checked before a queue is created for it.
     options.check_key()?;
     for header in &what.headers {
         let (name, value) = headers::parse(header)?;
@@ -109,7 +109,7 @@ struct Outgoing<'q> {
     queue: &'q ByteQueue,
     sender: ByteSender,
     options: &'q SendOptions,
-    /// `None`: sent as it is.
+    /// `None`: the bytes are sent unchanged.
     payloads: Option<Payloads>,
 }
 
@@ -146,7 +146,7 @@ impl<'q> Outgoing<'q> {
         }
     }
 
-    /// All lines are sent, also if nothing reads the ids any more.
+    /// Sends all lines, even if nothing reads the printed ids any more.
     fn send_lines(&self, show: &Show) -> Result<()> {
         for (sent, line) in io::stdin().lock().split(b'\n').enumerate() {
             let line = line.context("reading standard input");
@@ -156,8 +156,8 @@ impl<'q> Outgoing<'q> {
         Ok(())
     }
 
-    /// All objects are sent, also if nothing reads the ids any more. One that was sent before, by
-    /// its key, counts as sent.
+    /// Sends all objects, even if nothing reads the printed ids any more. An object whose key was
+    /// sent before counts as sent.
     fn send_objects(&self, show: &Show) -> Result<()> {
         let has_priorities = self.queue.transport().settings().priorities;
         let mut sent = 0;
@@ -213,8 +213,8 @@ impl<'q> Outgoing<'q> {
         }
     }
 
-    /// Waits for room in slices: the server of a served queue has to answer each, so that one that
-    /// hangs is noticed.
+    /// Waits for room in slices. The server of a served queue has to answer each, so a hanging
+    /// server is noticed.
     fn loan(&self, bytes: usize, options: &SendOptions) -> Result<Loan<'_>, SendTimeoutError> {
         const SLICE: Duration = Duration::from_secs(1);
         let timeout = self.what.timeout;
@@ -222,7 +222,7 @@ impl<'q> Outgoing<'q> {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let wait = match left {
-                // What is missing now is said more exactly than what was missing for a while.
+                // Without waiting, the error says more exactly what is missing.
                 Some(Duration::ZERO) => Wait::No,
                 left => Wait::at_most(left.map_or(SLICE, |left| left.min(SLICE))),
             };
@@ -236,6 +236,6 @@ impl<'q> Outgoing<'q> {
 
 enum Sent {
     New(MessageId),
-    /// By another send with the same key.
+    /// Another send with the same key came before.
     Before(MessageId),
 }

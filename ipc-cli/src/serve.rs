@@ -1,4 +1,4 @@
-//! `serve`: a queue at a socket, for processes that can't share memory with it.
+//! `serve`: serves a queue at a socket, for processes that can't share memory with it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::exit::Exit;
 use crate::show::Show;
 use crate::signals::EndSignals;
 
-/// Between two looks at whether to stop.
+/// Time between two checks whether to stop.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// Serves until the end is asked for.
+/// Serves until a signal asks the command to end.
 pub fn serve(what: &cli::Serve, show: &Show) -> Result<()> {
     let path = socket(&what.at)?;
     let address = address::whole(&what.queue);
@@ -30,19 +30,19 @@ pub fn serve(what: &cli::Serve, show: &Show) -> Result<()> {
     }
     let is_ours = matches!(parsed, Address::Local { .. });
     let queue = open(what, &address, is_ours)?;
-    // Before there can be clients, and so messages of a queue of our own.
+    // Signals are caught before there can be clients, and so messages in a `local:` queue.
     let end = EndSignals::listen()?;
     let server = options(what, parsed).bind(&path, Arc::clone(queue.transport()))?;
     let at = format!("unix:{}", path.display());
     let served = json!({ "serves": address, "at": at, "pid": std::process::id() });
     show.say(&served, || format!("{address} is served at {at}"));
-    // Whoever waits for this line would wait for ever.
+    // A program that waits for this line would otherwise wait forever.
     show.finish()?;
     while !end.is_asked() && !server.is_removed() {
         thread::sleep(SLICE);
     }
     if server.is_removed() {
-        // The client that removed it is just being told.
+        // Leaves time for the reply to the client that removed the queue.
         thread::sleep(SLICE);
     }
     if is_ours && !server.is_removed() {
@@ -84,8 +84,8 @@ fn options(what: &cli::Serve, address: Address) -> UnixServerOptions {
     options
 }
 
-/// What only this process holds would be lost with it: takes nothing more, and waits until all of
-/// it was settled.
+/// A queue that only this process holds would be lost with it. So this closes the queue and waits
+/// until everything in it is settled.
 fn drain(queue: &ByteQueue, show: &Show) -> Result<()> {
     let (transport, mut said) = (queue.transport(), false);
     loop {

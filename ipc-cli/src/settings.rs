@@ -1,4 +1,4 @@
-//! The settings of a queue on the command line, and as they are shown.
+//! The settings of a queue, as given on the command line and as shown.
 
 use std::time::Duration;
 
@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 
 use crate::show;
 
-/// Settings for a queue that is created. A queue that exists must agree with those that are given.
+/// Settings for a queue to create. An existing queue must have the same values for those that are
+/// given.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Settings of a new queue")]
 pub struct Settings {
     /// Number of messages that fit, counting those that are leased, delayed or dead [default: 1024]
     #[arg(long, value_name = "MESSAGES")]
     pub capacity: Option<u32>,
-    /// Largest payload that travels without memory of the pool [default: 192]
+    /// Largest payload that is stored without memory of the pool [default: 192]
     #[arg(long, value_name = "BYTES", value_parser = bytes::<u32>)]
     pub inline_bytes: Option<u32>,
     /// Largest payload [default: 1MiB]
@@ -28,41 +29,42 @@ pub struct Settings {
     /// Number of attempts before a message becomes a dead letter [default: 12]
     #[arg(long, value_name = "ATTEMPTS")]
     pub attempt_limit: Option<u8>,
-    /// Number of receivers that may die over a message before it becomes a dead letter [default: 5]
+    /// Number of receivers that may die while holding a message before it becomes a dead letter
+    /// [default: 5]
     #[arg(long, value_name = "CRASHES")]
     pub crash_limit: Option<u8>,
-    /// Number of leases that may run out before a message becomes a dead letter [default: 2]
+    /// Number of leases of a message that may expire before it becomes a dead letter [default: 2]
     #[arg(long, value_name = "LEASES")]
     pub expiry_limit: Option<u8>,
-    /// How long a message waits after a failure: none, one time (5s), a list (1s,10s,60s), or a
-    /// range in which it doubles (100ms..1m) [default: 100ms..1m]
+    /// Delay of a message after a failure: none, one time (5s), a list (1s,10s,60s), or a range in
+    /// which it doubles (100ms..1m) [default: 100ms..1m]
     #[arg(long, value_name = "TIMES", value_parser = backoff)]
     pub backoff: Option<Backoff>,
-    /// How long a receiver may hold a message [default: for as long as it lives]
+    /// Time for which a receiver may hold a message [default: for as long as it lives]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub lease: Option<Duration>,
-    /// Number of processes that may be attached at once, commands not counted [default: 256]
+    /// Number of processes that may be attached at once, not counting commands [default: 256]
     #[arg(long, value_name = "PROCESSES")]
     pub max_participants: Option<u16>,
-    /// Give messages priorities; capacity and pool then hold for each of the four
+    /// Give messages priorities; capacity and pool then apply to each of the four
     #[arg(long)]
     pub priorities: bool,
-    /// A message that waited this long counts as of the next higher priority [default: 10s]
+    /// Time after which a waiting message is raised to the next higher priority [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub aging: Option<Duration>,
-    /// Let messages have keys, and remember each for this long [default: no keys]
+    /// Let messages have keys, and remember each key for this long [default: no keys]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub dedup_window: Option<Duration>,
     /// Number of keys that are remembered at once, a power of two [default: 4096]
     #[arg(long, value_name = "KEYS")]
     pub dedup_keys: Option<u32>,
-    /// Type of the payloads, as its Rust name says [default: plain bytes]
+    /// Rust type name of the payloads [default: plain bytes]
     #[arg(long = "type", value_name = "NAME")]
     pub type_name: Option<String>,
 }
 
 impl Settings {
-    /// `options` with the settings that were given.
+    /// Returns `options` with the given settings applied.
     pub fn apply(&self, mut options: QueueOptions) -> QueueOptions {
         macro_rules! given {
             ($($setting:ident)*) => {$(
@@ -83,7 +85,7 @@ impl Settings {
     }
 }
 
-/// Every setting for programs.
+/// Returns every setting for programs.
 pub fn value(settings: &QueueSettings) -> Value {
     let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
     json!({
@@ -115,7 +117,7 @@ fn backoff_value(backoff: &Backoff) -> Value {
     json!({ "kind": kind, "delays_seconds": delays })
 }
 
-/// Every setting in words, by the name that `ipc create` sets it with.
+/// Returns every setting in words, under the name of its `ipc create` option.
 pub fn in_words(settings: &QueueSettings) -> Vec<(&'static str, String)> {
     let lease = settings
         .lease
@@ -149,7 +151,7 @@ pub fn in_words(settings: &QueueSettings) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What the table of keys holds, and so how fast new ones may come. `None`: no keys.
+/// Describes the size of the key table, and the rate of new keys that it allows. `None`: no keys.
 pub fn keys_in_words(settings: &QueueSettings) -> Option<String> {
     let window = settings.dedup_window?;
     let most = settings.dedup_keys;
@@ -160,7 +162,7 @@ pub fn keys_in_words(settings: &QueueSettings) -> Option<String> {
         rate => format!("{:.1} a minute", rate * 60.0),
     };
     Some(format!(
-        "at least {most} at once, each for {}: {rate} for ever (--dedup-keys)",
+        "at least {most} at once, each for {}: {rate} sustained (--dedup-keys)",
         show::time(window)
     ))
 }
@@ -184,7 +186,7 @@ fn backoff(text: &str) -> Result<Backoff, String> {
     })
 }
 
-/// As it is given on the command line.
+/// Formats a backoff as it is given on the command line.
 fn backoff_in_words(backoff: &Backoff) -> String {
     let time = |time: Duration| humantime::format_duration(time).to_string();
     match backoff {
@@ -236,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backoff_is_shown_as_it_is_given() {
+    fn a_backoff_is_shown_in_its_input_form() {
         for text in ["none", "5s", "1s,10s,1m", "100ms..1m"] {
             assert_eq!(backoff_in_words(&backoff(text).unwrap()), text);
         }
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_says_the_defaults() {
+    fn the_help_shows_the_defaults() {
         let defaults = QueueSettings::default();
         let mut command = Settings::augment_args(clap::Command::new("create"));
         let help = command.render_long_help().to_string();

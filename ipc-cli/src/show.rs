@@ -1,4 +1,4 @@
-//! What a command prints: JSON for programs, words for people.
+//! Output of commands: JSON for programs, words for people.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IsTerminal, Write};
@@ -15,16 +15,16 @@ use crate::exit::Exit;
 use crate::secrets;
 use crate::table::Table;
 
-/// Standard output, and whether it is for programs.
+/// Standard output, as JSON or as text.
 ///
-/// A failed write does not stop a command: what it does to queues matters more.
-/// [`finish`](Self::finish) says it at the end.
+/// A failed write does not stop a command, because its effect on queues matters more.
+/// [`finish`](Self::finish) reports the failure at the end.
 #[derive(Debug)]
 pub struct Show {
     json: bool,
     /// The first write that failed.
     failed: RefCell<Option<io::Error>>,
-    /// Whether something was done that the failed write would have told.
+    /// `true` if the failed write would have reported something that was done.
     done: Cell<bool>,
 }
 
@@ -41,7 +41,7 @@ impl Show {
         self.json
     }
 
-    /// A value for programs, or else words for people.
+    /// Prints `value` for programs, or `words` for people.
     pub fn say(&self, value: &impl Serialize, words: impl FnOnce() -> String) {
         if self.json {
             match serde_json::to_string(value) {
@@ -53,13 +53,13 @@ impl Show {
         }
     }
 
-    /// The same, about something that was done.
+    /// Like `say`, about something that was done.
     pub fn done(&self, value: &impl Serialize, words: impl FnOnce() -> String) {
         self.done.set(true);
         self.say(value, words);
     }
 
-    /// Rows, as one list or one table.
+    /// Prints rows, as one list or one table.
     pub fn rows(&self, rows: &[Value], table: impl FnOnce() -> Table) {
         if self.json {
             self.say(&rows, String::new);
@@ -73,10 +73,10 @@ impl Show {
         self.note(write(&[text.as_bytes(), b"\n"].concat()));
     }
 
-    /// What a payload says, with the end of a line.
+    /// Prints a payload with a line end.
     ///
     /// # Errors
-    /// The payload was not written, at least not whole.
+    /// The payload was not written completely.
     pub fn payload(&self, payload: &[u8]) -> io::Result<()> {
         let end: &[u8] = if payload.ends_with(b"\n") { b"" } else { b"\n" };
         write(&[payload, end].concat())
@@ -88,12 +88,12 @@ impl Show {
         }
     }
 
-    /// Whether a write has failed: what only prints need not go on.
+    /// Whether a write has failed; a command that only prints can stop then.
     pub fn has_failed(&self) -> bool {
         self.failed.borrow().is_some()
     }
 
-    /// Whether all was written so far; a reader that left does not count.
+    /// Checks that everything was written so far. A reader that left is not an error.
     ///
     /// # Errors
     /// The first write that failed for another reason.
@@ -114,26 +114,26 @@ impl Show {
     }
 }
 
-/// Written and flushed whole, or an error.
+/// Writes and flushes all bytes, or fails.
 fn write(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     out.flush()
 }
 
-/// Something to know that is not an error.
+/// Prints a note that is not an error.
 pub fn note(text: &str) {
     to_stderr(&format!("note: {text}\n"));
 }
 
-/// Where it can't be written, it can't be said either.
+/// A failed write to standard error can't be reported.
 pub fn to_stderr(text: &str) {
     let text = secrets::without_logins(text);
     let mut err = io::stderr().lock();
     let _ = err.write_all(text.as_bytes()).and_then(|()| err.flush());
 }
 
-/// Whether standard output is a pipe or a terminal that nothing reads any more.
+/// Returns `true` if standard output is a pipe or terminal whose reader is gone.
 pub fn is_reader_gone() -> bool {
     let out = io::stdout();
     let mut polled = [PollFd::new(out.as_fd(), PollFlags::empty())];
@@ -144,7 +144,8 @@ pub fn is_reader_gone() -> bool {
             .is_some_and(|events| events.intersects(gone))
 }
 
-/// Whether a terminal understands colors and cursor movements, and the user wants colors.
+/// Returns `true` if the terminal understands colors and cursor movements, and the user wants
+/// colors.
 pub fn wants_colors(is_terminal: bool) -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     is_terminal && !is_dumb() && !is_set("NO_COLOR")
@@ -154,12 +155,12 @@ pub fn is_dumb() -> bool {
     std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
-/// Whether standard output is a terminal that one can draw on.
+/// Returns `true` if standard output is a terminal that can be drawn on.
 pub fn can_draw() -> bool {
     io::stdout().is_terminal() && !is_dumb()
 }
 
-/// How long, in two units at most.
+/// Formats a duration in at most two units.
 pub fn time(time: Duration) -> String {
     let rounded = match time {
         time if time < Duration::from_millis(1) => Duration::from_micros(time.as_micros() as u64),
@@ -173,13 +174,13 @@ pub fn time(time: Duration) -> String {
         .join(" ")
 }
 
-/// How long ago that was.
+/// Returns the time since `at`.
 pub fn age(at: Timestamp) -> Duration {
     let now = Timestamp::from(SystemTime::now()).as_nanos();
     Duration::from_nanos(now.saturating_sub(at.as_nanos()))
 }
 
-/// Bytes in a unit that fits.
+/// Formats a number of bytes in a suitable unit.
 pub fn bytes(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
@@ -227,7 +228,7 @@ pub fn payload_json(bytes: &[u8]) -> Value {
     json!({ "text": std::str::from_utf8(bytes).ok(), "hex": hex(bytes), "bytes": bytes.len() })
 }
 
-/// In hexadecimal.
+/// Formats bytes in hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_times_are_rounded_to_what_can_be_read() {
+    fn sizes_and_times_are_rounded_to_be_readable() {
         assert_eq!(
             (bytes(1023), bytes(1536)),
             ("1023 B".into(), "1.5 KiB".into())

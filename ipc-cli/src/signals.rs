@@ -1,8 +1,8 @@
 //! The signals that ask a command to end.
 //!
-//! The first one asks: the command finishes what it holds. The second one does not ask: the process
-//! ends as if it had no handler. A SIGHUP only asks, however often it comes, since a closed
-//! terminal may send it together with others.
+//! After the first signal the command finishes what it holds. The second signal ends the process as
+//! if there were no handler. SIGHUP never counts as a second signal, because a closed terminal may
+//! send it together with others.
 
 use std::fs;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::show;
 /// Listens from its creation until the process ends.
 pub struct EndSignals {
     asked: Arc<AtomicBool>,
-    /// The signal that asked first; 0 before.
+    /// The first signal that arrived, or 0.
     first: Arc<AtomicI32>,
 }
 
 impl EndSignals {
     pub fn listen() -> Result<Self> {
         let mut ends = vec![SIGINT, SIGTERM, SIGQUIT];
-        // `nohup ipc serve …` goes on.
+        // `nohup ipc serve …` continues.
         if !is_ignored(SIGHUP) {
             ends.push(SIGHUP);
         }
@@ -54,7 +54,7 @@ impl EndSignals {
         Ok(listener)
     }
 
-    /// Set when the end was asked for.
+    /// Set when a signal has asked the command to end.
     pub fn asked(&self) -> &AtomicBool {
         &self.asked
     }
@@ -63,8 +63,8 @@ impl EndSignals {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// The error of a command that was ended before its work was done; `left` says what was not
-    /// done.
+    /// Returns the error of a command that a signal ended before its work was done; `left` says
+    /// what was not done.
     pub fn error(&self, left: &str) -> Error {
         let number = self.first.load(Ordering::SeqCst);
         let exit = Exit::Signal(u8::try_from(number).unwrap_or_default());
@@ -84,7 +84,7 @@ fn name(signal: i32) -> &'static str {
     Signal::try_from(signal).map_or("a signal", Signal::as_str)
 }
 
-/// Whether the process was started with this signal ignored.
+/// Returns `true` if the process was started with this signal ignored.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! `save`, `restore`, `move`, `forget`: a queue's content as a whole, and its keys.
+//! `save`, `restore`, `move`, `forget`: the whole content of a queue, and its keys.
 
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub fn restore(what: &cli::Restore, show: &Show) -> Result<()> {
     show.done(&figures(&restored), || match restored.was_done {
         false => format!("{} are in {queue}, and {file} is removed", all(&restored)),
         true => format!(
-            "all of {file} was in {queue} already, by an earlier run or because the save did not end; {file} is removed"
+            "everything in {file} was already in {queue}, from an earlier run or an unfinished save; {file} is removed"
         ),
     });
     Ok(())

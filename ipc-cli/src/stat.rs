@@ -1,4 +1,4 @@
-//! `stat`: all that is known of one queue.
+//! `stat`: everything that is known about one queue.
 
 use anyhow::Result;
 use comfy_table::Color;
@@ -28,7 +28,7 @@ const HOLDINGS: [Column; 7] = [
 
 pub fn stat(queue: &str, show: &Show) -> Result<()> {
     let subject = Subject::open(queue)?;
-    // All is asked before anything is printed.
+    // Everything is read before anything is printed.
     let seen = Seen::of(&subject)?;
     if show.is_json() {
         show.say(&value(queue, &subject, &seen), String::new);
@@ -53,7 +53,7 @@ pub fn json(queue: &str) -> Result<Value> {
 
 struct Seen {
     stats: QueueStats,
-    /// `None` where the transport can't say.
+    /// `None` if the transport can't tell.
     held: Option<Vec<Held>>,
 }
 
@@ -163,7 +163,7 @@ fn facts(queue: &str, subject: &Subject, stats: &QueueStats) -> Table {
     table
 }
 
-/// Names and what is known of each.
+/// Returns the facts as pairs of name and text.
 pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'static str, String)> {
     let mut facts = vec![("queue", queue.to_owned()), ("type", subject.type_name())];
     if let Subject::Mapped(inspector) = subject {
@@ -228,7 +228,7 @@ fn counts(all: &[(&str, u64)]) -> Vec<String> {
 
 fn history(stats: &QueueStats) -> String {
     format!(
-        "{} sent, {} delivered ({} again), {} acked, {} given back, {} buried, {} out of time, \
+        "{} sent, {} delivered ({} again), {} acked, {} nacked, {} buried, {} leases expired, \
          {} over which their worker died",
         stats.sent,
         stats.received,
@@ -241,7 +241,7 @@ fn history(stats: &QueueStats) -> String {
     )
 }
 
-/// What was sent or settled in vain.
+/// Describes messages that were sent or settled in vain.
 fn losses(stats: &QueueStats) -> String {
     let losses = [
         ("expired", stats.expired),

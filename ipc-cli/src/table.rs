@@ -1,4 +1,4 @@
-//! Tables that fit their terminal: where there is no room, the columns that matter least are left
+//! Tables that fit the terminal. If there is not enough room, the least important columns are left
 //! out.
 
 use std::fmt;
@@ -11,8 +11,8 @@ use comfy_table::{
 
 use crate::show;
 
-/// A column: its title, and how much it matters. 0 is never left out, 9 first. Titles that begin
-/// with `#` are of numbers.
+/// A column: its title and its rank. Rank 0 is never left out; rank 9 is left out first. A title
+/// that begins with `#` marks a column of numbers.
 pub type Column = (&'static str, u8);
 
 pub struct Table {
@@ -63,7 +63,7 @@ impl Table {
         self.cells.add_row(cells.collect::<Vec<_>>());
     }
 
-    /// The table for a width; as wide as it is, if there is none.
+    /// Returns the table for a width, or the full table if there is no width.
     fn fit(&self, width: Option<u16>) -> Cells {
         let mut cells = self.cells.clone();
         let Some(width) = width else {
@@ -76,7 +76,7 @@ impl Table {
         let mut left = u32::from(width);
         let mut is_full = false;
         for index in by_rank {
-            // A blank on either side of each.
+            // Each column has a blank on either side.
             let wide = u32::from(needed.get(index).copied().unwrap_or_default()) + 2;
             is_full |= wide > left && self.columns[index].1 > 0;
             left = left.saturating_sub(wide);
@@ -94,7 +94,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// What is in a cell.
+/// The content of a cell.
 pub struct Text {
     text: String,
     color: Option<Color>,
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matters_least_is_left_out_and_the_rest_is_whole() {
+    fn the_least_important_columns_are_left_out_first() {
         let narrow = table().fit(Some(24)).to_string();
         for word in ["media/resize", "120", "ready", "mail"] {
             assert!(narrow.contains(word), "no {word} in\n{narrow}");

@@ -15,9 +15,10 @@ use crate::peek;
 use crate::show::{self, Show};
 use crate::signals::EndSignals;
 
-/// Prints what waits, then what comes, until the queue is removed or the end is asked for.
+/// Prints the waiting messages, then new ones, until the queue is removed or a signal asks the
+/// command to end.
 pub fn tail(what: &cli::Tail, show: &Show) -> Result<()> {
-    /// Between two looks at whether to stop.
+    /// Time between two checks whether to stop.
     const SLICE: Duration = Duration::from_millis(100);
     let inspector = address::inspect(&what.queue)?;
     let payloads = Payloads::of(Some(inspector.payload_type()));
@@ -25,7 +26,7 @@ pub fn tail(what: &cli::Tail, show: &Show) -> Result<()> {
     let mut known = HashSet::new();
     let mut skip_all_but = Some(what.count);
     loop {
-        // What is held now may be given back, and is not new then.
+        // A message that is held now may be returned to the queue; it is not new then.
         let held = inspector.leases().into_iter();
         let mut there: HashSet<_> = held
             .map(|held| held.message)

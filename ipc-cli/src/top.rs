@@ -1,8 +1,8 @@
 //! `top`: a live view of queues.
 //!
-//! Reads the queues through mappings that can only be read, works out rates from two looks, and
-//! draws. A message is held for at least the time since it was first seen here, or since its lease
-//! was last extended, and for at most the time since it was sent.
+//! Reads the queues through read-only mappings, computes rates from two samples, and draws them. A
+//! message has been held for at least the time since it was first seen here or since its lease was
+//! last extended, and for at most the time since it was sent.
 
 mod picture;
 mod svg;
@@ -79,7 +79,7 @@ fn live(
             if end.is_asked() {
                 return Ok(());
             }
-            // Asked first: at a terminal that is gone, reading events would never end.
+            // Check this first: if the terminal is gone, reading events would never end.
             if is_gone(left.min(SLICE)) {
                 return Ok(());
             }
@@ -107,7 +107,7 @@ fn is_gone(time: Duration) -> bool {
     let mut polled = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
     let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO);
     let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
-    // Failed: a signal came.
+    // If polling fails, a signal arrived.
     poll(&mut polled, time).is_ok()
         && polled[0]
             .revents()
@@ -123,7 +123,7 @@ fn draw(terminal: &mut ratatui::DefaultTerminal, watch: &Watch, ui: &mut Ui) -> 
     Ok(())
 }
 
-/// One picture, as high as what there is to see.
+/// Draws one picture, as high as its content.
 fn still(watch: &Watch, width: u16) -> Result<Buffer> {
     let backend = TestBackend::new(width, picture::height(watch.view()));
     let mut terminal = Terminal::new(backend)?;
@@ -217,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_terminal_is_no_reason_to_fail() {
+    fn a_narrow_terminal_is_not_an_error() {
         for width in [1, 20, 40] {
             drawn(width);
         }
     }
 
     #[test]
-    fn a_narrow_terminal_shows_what_matters_most_and_that_whole() {
+    fn a_narrow_terminal_shows_the_most_important_columns_completely() {
         let picture = drawn(50);
         for word in [
             "media/resize",
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn eighty_columns_have_all_that_an_operator_looks_at_first() {
+    fn eighty_columns_show_everything_that_an_operator_needs_first() {
         let mut view = view();
         view.queues[0].state = "closed, paused";
         view.queues[0].queue = "media/thumbnails-for-the-archive-v2".into();
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_takes_no_room() {
+    fn missing_parts_take_no_room() {
         let view = View {
             queues: view().queues,
             ..View::default()
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_is_xml_too() {
+    fn the_picture_is_also_valid_xml() {
         let view = view();
         let mut terminal = Terminal::new(TestBackend::new(100, 20)).unwrap();
         terminal

@@ -1,15 +1,13 @@
 //! `web`: the figures of `top` in a browser.
 //!
 //! Threads take samples of the queues, as `top` does. The server answers from the last samples and
-//! from the history of an hour, and looks at one queue when a page shows it alone. The page is in
-//! `web/page`: it comes with this program and needs nothing else.
+//! from the history of the last hour. It reads a queue directly only when a page shows that queue
+//! alone. The page is in `web/page`; it is part of this program and needs nothing else.
 
 mod api;
 mod history;
 mod peer;
 mod state;
-#[cfg(test)]
-mod tests;
 
 use std::fs::File;
 use std::io::Read;
@@ -31,7 +29,7 @@ use crate::top::watch::{Scope, Watch};
 use api::{Page, Users};
 use state::State;
 
-/// Serves until the end is asked for.
+/// Serves until a signal asks the command to end.
 pub fn web(what: &cli::Web, show: &Show) -> Result<()> {
     check_remote(what)?;
     for address in what.what.iter().filter(|one| one.contains(':')) {
@@ -58,7 +56,7 @@ pub fn web(what: &cli::Web, show: &Show) -> Result<()> {
                 thread::sleep(every);
             }
         };
-        // Ends with the process: it only reads.
+        // The thread only reads, so it may end with the process.
         let thread = thread::Builder::new().name("ipc-web-sample".to_owned());
         thread.spawn(sample).context("starting to take samples")?;
     }
@@ -66,11 +64,12 @@ pub fn web(what: &cli::Web, show: &Show) -> Result<()> {
     server.serve(&end, move |asked| page.answer(asked))
 }
 
-/// Prints the address of the page. The token is behind a `#`: a browser sends that part to nobody.
+/// Prints the address of the page. The token follows a `#`, because a browser never sends that
+/// part.
 fn say(what: &cli::Web, at: SocketAddr, token: Option<&str>, show: &Show) -> Result<()> {
     if what.allow_remote {
         show::note(
-            "nothing is encrypted: whoever sees the traffic sees the figures, and the token",
+            "nothing is encrypted: anyone who can see the traffic sees the figures and the token",
         );
     }
     let serves = format!("http://{at}/");
@@ -81,7 +80,7 @@ fn say(what: &cli::Web, at: SocketAddr, token: Option<&str>, show: &Show) -> Res
     let pid = std::process::id();
     let said = json!({ "serves": serves, "url": url, "actions": token.is_some(), "pid": pid });
     show.say(&said, || url.clone());
-    // A program that waits for this line would wait for ever.
+    // A program that waits for this line would otherwise wait forever.
     show.finish()
 }
 
@@ -98,8 +97,8 @@ fn check_remote(what: &cli::Web) -> Result<()> {
     )))
 }
 
-/// The scopes of the threads that take samples. An address has one of its own, since a server may
-/// not answer.
+/// Returns the scopes of the threads that take samples. Each address has its own thread, because
+/// its server may not answer.
 fn scopes(typed: &[String]) -> Result<Vec<Scope>> {
     Ok(match Scope::of(typed)? {
         Scope::Queues(mut addresses) => {
@@ -119,7 +118,7 @@ fn address_of(scope: &Scope) -> Option<String> {
     }
 }
 
-/// 128 random bits.
+/// Returns 128 random bits in hexadecimal.
 fn token() -> Result<String> {
     let mut bytes = [0; 16];
     let mut random = File::open("/dev/urandom").context("making a token")?;
@@ -127,7 +126,7 @@ fn token() -> Result<String> {
     Ok(show::hex(&bytes))
 }
 
-/// Milliseconds since 1970.
+/// Returns the milliseconds since 1970.
 fn now_ms() -> u64 {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -1,9 +1,9 @@
 //! `work`: runs a command for each message.
 //!
-//! Each of the `--jobs` threads receives with a handle of its own, runs one command at a time, and
-//! settles the message as the command's end says (`outcome.rs`). Reports go to the main thread,
-//! which alone prints. The commands of a thread are in one process group, whose leader is a guard
-//! (`guard.rs`): it kills the group when this process dies, however it dies.
+//! Each of the `--jobs` threads receives through its own handle, runs one command at a time, and
+//! settles the message according to how the command ended (`outcome.rs`). Reports go to the main
+//! thread, the only one that prints. The commands of a thread are in one process group, whose
+//! leader is a guard (`guard.rs`): it kills the group when this process ends for any reason.
 
 mod guard;
 mod job;
@@ -36,12 +36,12 @@ use job::{Job, Slot};
 
 pub use guard::run as run_guard;
 
-/// Between two looks at whether to stop.
+/// Time between two checks whether to stop.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// What a thread tells the main thread.
+/// A report of a thread to the main thread.
 enum Report {
-    /// What came of one message: for programs, and for people if there is something to say.
+    /// The outcome of one message, as JSON, with a note for people if there is something to say.
     Job {
         value: Value,
         note: Option<String>,
@@ -49,7 +49,7 @@ enum Report {
     Note(String),
 }
 
-/// Runs commands until the queue is closed or removed, or the end is asked for.
+/// Runs commands until the queue is closed or removed, or a signal asks the command to end.
 pub fn work(what: &cli::Work, show: &Show) -> Result<()> {
     check_command(what)?;
     let queue = address::open_to_stay(&what.queue)?;
@@ -104,7 +104,7 @@ fn check_command(what: &cli::Work) -> Result<()> {
     let program = Path::new(&what.command[0]);
     let is_there = |path: &Path| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok();
     let found = match program.components().count() {
-        // As a shell looks for it.
+        // Search the way a shell does.
         1 if !what.command[0].to_string_lossy().contains('/') => {
             let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
             std::env::split_paths(&path).any(|folder| is_there(&folder.join(program)))
@@ -127,21 +127,21 @@ fn cannot_start(what: &cli::Work, error: &io::Error) -> Error {
     ))
 }
 
-/// What the threads share.
+/// State shared by the threads.
 struct Workers<'w> {
     what: &'w cli::Work,
     queue: &'w ByteQueue,
-    /// `None`: commands get the bytes as they are.
+    /// `None`: commands get the raw bytes.
     payloads: Option<Payloads>,
     can_snooze: bool,
     end: &'w EndSignals,
-    /// Jobs begun, or about to be: at most `--count`.
+    /// The number of jobs that have begun or are about to begin: at most `--count`.
     claimed: AtomicUsize,
-    /// Commands that run.
+    /// The number of running commands.
     busy: AtomicUsize,
-    /// When a job began or ended last.
+    /// When a job last began or ended.
     last_job: Mutex<Instant>,
-    /// Threads that failed: the others finish what they hold.
+    /// The number of threads that failed; the others then finish what they hold.
     failed: AtomicUsize,
     is_json: bool,
 }
@@ -182,13 +182,13 @@ impl Workers<'_> {
             let done = job.run(&mut slot, delivery);
             self.note_time();
             self.busy.fetch_sub(1, Ordering::SeqCst);
-            // The main thread prints until all threads ended.
+            // The main thread prints until all threads have ended.
             let _ = reports.send(done?);
         }
         Ok(())
     }
 
-    /// Whether there is another job to begin.
+    /// Returns `true` if another job may begin, and counts it.
     fn claim(&self) -> bool {
         let most = self.what.count.unwrap_or(usize::MAX);
         let claim = |claimed| (claimed < most).then_some(claimed + 1);
@@ -235,7 +235,7 @@ impl Workers<'_> {
         }
     }
 
-    /// Whether there was nothing to do for `--idle-timeout`.
+    /// Returns `true` if there has been nothing to do for `--idle-timeout`.
     fn is_idle(&self) -> bool {
         let Some(timeout) = self.what.idle_timeout else {
             return false;

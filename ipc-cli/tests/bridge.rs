@@ -1,4 +1,4 @@
-//! `ipc bridge`, killed for real, as often as it can be.
+//! `ipc bridge`, really killed, as often as possible.
 
 use std::collections::HashMap;
 use std::process::{Child, Command, Stdio};
@@ -11,10 +11,10 @@ use ipc_queue::transport::Wait;
 use ipc_queue::{ByteQueue, Headers, QueueOptions, QueueSettings, SendOptions, Until};
 use serde_json::Value;
 
-/// How long anything may take before the test counts as stuck. Says nothing about speed.
+/// Time after which a test counts as stuck. It says nothing about speed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Two queues of the test's own, removed at its end.
+/// Two queues that belong to the test and are removed at its end.
 struct Banks {
     from: String,
     to: String,
@@ -79,7 +79,7 @@ fn number_in(payload: &[u8]) -> u32 {
     u32::from_le_bytes(*payload.first_chunk().unwrap())
 }
 
-/// How often each came, until the queue is closed and drained.
+/// Receives until the queue is closed and drained. Returns how often each message arrived.
 fn receive_all(queue: &ByteQueue) -> HashMap<u32, u32> {
     let mut came = HashMap::new();
     let receiver = queue.receiver();
@@ -103,7 +103,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Starts bridges and kills them, each somewhere in the middle of its work, or of its beginning.
+/// Starts bridges and kills each at some point of its start or its work.
 fn kill_again_and_again(
     start: impl Fn() -> Bridge,
     arrived: impl Fn() -> u64,
@@ -149,7 +149,7 @@ fn a_bridge_killed_again_and_again_carries_each_message_once() {
             MESSAGES.into(),
             KILLS,
         );
-        // Its end while the producer is still at it.
+        // It ends while the producer is still sending.
         let bridge = banks.bridge(&["--drain"]);
         producer.join().unwrap();
         from.transport().close().unwrap();
@@ -162,7 +162,7 @@ fn a_bridge_killed_again_and_again_carries_each_message_once() {
     assert_eq!(came.len() as u32, MESSAGES);
     let stats = from.transport().stats().unwrap();
     assert_eq!(stats.in_use(), 0);
-    // One that is killed between an ack and its being counted takes that one count with it.
+    // A bridge that is killed between an ack and the count of it loses that one count.
     let uncounted = u64::from(MESSAGES) - stats.acked;
     assert!(uncounted <= KILLS, "{uncounted} acks are missing");
     assert!(stats.redelivered > 0, "no kill hit a message in hand");
@@ -260,7 +260,7 @@ fn headers_travel_from_a_queue_over_a_server_to_another_queue() {
 }
 
 #[test]
-fn a_bridge_told_to_stop_settles_what_it_holds() {
+fn a_stopped_bridge_settles_its_messages() {
     let banks = Banks::new("stop");
     let from = QueueOptions::new().open_bytes(&banks.from).unwrap();
     from.sender().send(b"one").unwrap();

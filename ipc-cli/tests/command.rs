@@ -1,4 +1,4 @@
-//! The command, run as users run it.
+//! The `ipc` command, run as users run it.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use ipc_queue::{ByteQueue, Encoding, Queue, QueueOptions};
 use serde_json::Value;
 
-/// A namespace of the test's own, empty at its end.
+/// A namespace that belongs to the test and is removed at its end.
 struct Place(String);
 
 impl Place {
@@ -66,7 +66,7 @@ impl Drop for Place {
 }
 
 #[test]
-fn what_is_sent_is_received_and_then_gone() {
+fn a_sent_message_is_received_and_then_gone() {
     let place = Place::new("sent");
     let queue = place.queue();
     let sent = place.run(&["send", &queue, "one", "--create"]);
@@ -97,7 +97,7 @@ fn a_key_is_sent_once() {
 }
 
 #[test]
-fn who_only_looks_changes_not_a_byte() {
+fn inspecting_commands_change_no_byte() {
     let place = Place::new("look");
     let queue = place.make();
     let sender = queue.sender();
@@ -121,7 +121,7 @@ fn who_only_looks_changes_not_a_byte() {
     ];
     for look in looks {
         let output = place.run(look);
-        // What the doctor finds in other namespaces is none of this test's business.
+        // Findings of the doctor in other namespaces do not concern this test.
         assert!(
             output.stderr.is_empty() || look == ["doctor"],
             "{look:?}: {output:?}"
@@ -136,7 +136,7 @@ fn who_only_looks_changes_not_a_byte() {
 }
 
 #[test]
-fn figures_are_for_scrapers_too() {
+fn figures_are_also_for_scrapers() {
     let place = Place::new("prometheus");
     place.make().sender().send(b"one").unwrap();
     let text = place.text(&["stat", &place.queue(), "--prometheus"]);
@@ -149,7 +149,7 @@ fn figures_are_for_scrapers_too() {
 }
 
 #[test]
-fn a_paused_queue_gives_nothing_until_it_is_resumed() {
+fn a_paused_queue_delivers_nothing_until_resumed() {
     let place = Place::new("pause");
     place.make().sender().send(b"one").unwrap();
     let name = place.queue();
@@ -169,14 +169,14 @@ fn dead_letters_are_listed_shown_sent_again_and_dropped() {
         queue.sender().send(payload).unwrap();
     }
     let name = place.queue();
-    // One attempt is all they have.
+    // They have only one attempt.
     place.text(&["recv", &name, "--nack", "--count", "2"]);
     let letters = place.json(&["dlq", "ls", &name]);
     let letter = |index: usize| letters[index]["letter"].as_str().unwrap().to_owned();
     assert_eq!(letters[0]["reason"], "nacked");
     let shown = place.text(&["dlq", "show", &name, &letter(0)]);
     assert!(
-        shown.contains("given back once too often") && shown.contains("one"),
+        shown.contains("nacked too often") && shown.contains("one"),
         "{shown}"
     );
     place.text(&["dlq", "requeue", &name, &letter(0)]);
@@ -229,7 +229,7 @@ fn headers_are_sent_and_shown_wherever_messages_are() {
     }
     place.text(&["dlq", "requeue", &name, letter]);
     assert_eq!(place.json(&["recv", &name])["headers"], expected);
-    // A message without headers has none, and takes no room for them.
+    // A message without headers shows none, and needs no column for them.
     place.text(&["send", &name, "two"]);
     assert!(!place.text(&["peek", &name]).contains("headers"));
     assert_eq!(
@@ -239,7 +239,7 @@ fn headers_are_sent_and_shown_wherever_messages_are() {
 }
 
 #[test]
-fn what_is_not_empty_is_removed_only_by_force() {
+fn a_nonempty_queue_is_removed_only_by_force() {
     let place = Place::new("rm");
     let queue = place.make();
     queue.sender().send(b"one").unwrap();
@@ -287,7 +287,7 @@ fn mistakes_are_explained() {
 }
 
 #[test]
-fn completions_and_help_are_there() {
+fn completions_and_help_exist() {
     let place = Place::new("help");
     assert!(place.text(&["completions", "bash"]).contains("_ipc"));
     let help = place.text(&["--help"]);
@@ -359,7 +359,7 @@ fn a_postcard_queue_is_shown_with_its_shape_and_not_sent_to() {
 }
 
 #[test]
-fn a_queue_of_texts_takes_and_shows_them_as_they_are() {
+fn a_queue_of_texts_takes_and_shows_them_unchanged() {
     for encoding in [Encoding::MessagePack, Encoding::Json, Encoding::Postcard] {
         let place = Place::new(&format!("text-{encoding}"));
         let queue = place.queue();

@@ -1,4 +1,4 @@
-//! `ipc serve`, and the other commands on what it serves.
+//! `ipc serve`, and other commands on the served queue.
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -87,7 +87,7 @@ impl Drop for Server {
 }
 
 #[test]
-fn what_is_served_is_used_like_any_queue_and_drained_at_the_end() {
+fn a_served_queue_is_used_like_any_queue_and_drained_at_the_end() {
     let mut server = Server::start("local:jobs", &["--capacity", "8"]);
     for payload in ["one", "two", "three"] {
         server.text(&["send", "AT", payload]);
@@ -105,7 +105,7 @@ fn what_is_served_is_used_like_any_queue_and_drained_at_the_end() {
         Some(3)
     );
     server.text(&["resume", "AT"]);
-    // Told to end, it waits for what it holds.
+    // After the first signal it waits until everything is settled.
     server.signal(Signal::SIGINT);
     assert_eq!(server.hear()["left"], 2);
     assert_eq!(server.run(&["send", "AT", "late"]).status.code(), Some(5));
@@ -129,7 +129,7 @@ fn a_queue_in_shared_memory_stays_when_its_server_ends() {
 }
 
 #[test]
-fn a_queue_of_the_servers_own_can_be_removed_and_ends_it() {
+fn removing_a_servers_local_queue_ends_the_server() {
     let mut server = Server::start("local:jobs", &[]);
     server.text(&["send", "AT", "one"]);
     let letters = server.json(&["dlq", "ls", "AT"]);

@@ -1,5 +1,5 @@
-//! `ipc save`, `restore` and `move`, killed for real at random moments; and what docs/reboot.md
-//! says, done.
+//! `ipc save`, `restore` and `move`, really killed at random moments; and the commands of
+//! docs/reboot.md.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -18,7 +18,7 @@ const MESSAGES: u64 = 120;
 const KILLS: u32 = 200;
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Two queues and a file of the test's own.
+/// Two queues and a file that belong to the test.
 struct Places {
     folder: TempDir,
     namespace: String,
@@ -40,7 +40,7 @@ impl Places {
         self.folder.path().join("saved")
     }
 
-    /// What is in a queue: of each message its number, state, attempts and priority.
+    /// Returns the content of a queue: the number, state, attempts and priority of each message.
     fn contents(&self, name: &str) -> BTreeMap<u64, (String, u8, Priority)> {
         let namespace = Namespace::new(&self.namespace).unwrap();
         let inspector = Inspector::open(&namespace, &Name::new(name).unwrap()).unwrap();
@@ -78,7 +78,7 @@ impl Drop for Places {
     }
 }
 
-/// Numbers in each state that a message may be in while nobody holds it.
+/// Fills a queue with messages in each state that a message can have while no receiver holds it.
 fn fill(queue: &ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let send = |number: u64| {
@@ -109,10 +109,10 @@ fn fill(queue: &ByteQueue) {
     (0..4).flat_map(of_kind).for_each(send);
 }
 
-/// What is done again and again: each takes everything to another place.
+/// A repeated step: it moves everything to another place.
 struct Step {
     args: Vec<String>,
-    /// Where everything is afterwards; `None`: in the file.
+    /// The queue that has everything afterwards; `None`: the file has it.
     lands_in: Option<&'static str>,
 }
 
@@ -123,7 +123,7 @@ fn ipc(args: &[String]) -> Command {
 }
 
 #[test]
-fn whatever_is_killed_while_it_saves_restores_or_moves_every_message_is_there_once() {
+fn save_restore_and_move_killed_at_any_time_keep_every_message_once() {
     let places = Places::new("kills");
     let options = QueueOptions::new()
         .capacity(MESSAGES as u32)
@@ -147,7 +147,7 @@ fn whatever_is_killed_while_it_saves_restores_or_moves_every_message_is_there_on
         step(&["move", &b, &a], Some("a")),
     ];
     let mut random = fastrand::Rng::with_seed(17);
-    // Measured anew all the time, so that kills hit on any machine, however busy.
+    // Measured again after each step, so that kills hit on any machine, however busy.
     let mut lasts = [Duration::from_millis(20); 4];
     let (mut kills, mut completed) = (0, 0);
     while kills < KILLS {
@@ -167,7 +167,7 @@ fn whatever_is_killed_while_it_saves_restores_or_moves_every_message_is_there_on
             let started = Instant::now();
             let again = ipc(&step.args).output().unwrap();
             let code = again.status.code();
-            // The first run may have come to its end: then what it took from is gone.
+            // The first run may have finished; then its source is gone.
             assert!(matches!(code, Some(0 | 3)), "{:?}: {again:?}", step.args);
             if code == Some(0) && was_killed {
                 *lasts = (*lasts * 3 + started.elapsed()) / 4;
@@ -202,7 +202,7 @@ fn whatever_is_killed_while_it_saves_restores_or_moves_every_message_is_there_on
     assert!(queue.transport().forget(Key::of("0")).unwrap());
 }
 
-/// The code blocks of the guide, with their languages.
+/// Returns the code blocks of the guide, with their languages.
 fn blocks(guide: &str) -> Vec<(&str, &str)> {
     let parts = guide.split("\n```");
     let blocks = parts.skip(1).step_by(2);
@@ -230,7 +230,7 @@ fn run_as_said(line: &str, folder: &Path, shm: &Path) -> Output {
 }
 
 #[test]
-fn what_the_guide_to_reboots_says_works() {
+fn the_commands_of_the_reboot_guide_work() {
     let folder = tempfile::tempdir().unwrap();
     let shm = tempfile::tempdir_in("/dev/shm").unwrap();
     let shm = shm.path().join("ipc");
@@ -252,8 +252,7 @@ fn what_the_guide_to_reboots_says_works() {
         }
     }
     assert!(scripts >= 3, "{scripts}");
-    // The unit's commands, over a reboot: of a machine where the queue is, and of one where nothing
-    // is.
+    // The unit's commands across a reboot: on a machine with the queue, and on one without it.
     let unit = |wanted: &str| {
         for (key, command) in units.iter().filter(|(key, _)| *key == wanted) {
             if command.contains("/usr/bin/ipc") {
@@ -274,7 +273,7 @@ fn what_the_guide_to_reboots_says_works() {
     assert!(before > 0);
     for _ in 0..2 {
         unit("ExecStop");
-        // The folder goes with its last queue.
+        // The folder may have been removed with its last queue.
         let _ = std::fs::remove_dir_all(&shm);
         unit("ExecStartPre");
         unit("ExecStart");

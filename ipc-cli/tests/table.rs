@@ -1,4 +1,5 @@
-//! The table in the README says what the transports declare, and what is emulated has its limits stated there.
+//! The table in the README shows what the transports declare, and states the limits of emulated
+//! features.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use ipc_nats::NatsQueue;
 use ipc_queue::conformance::Table;
 use ipc_queue::{Capabilities, QueueOptions, UnixServer};
 
-/// Set, the table is written instead of checked.
+/// If this variable is set, the table is written instead of checked.
 const WRITE: &str = "IPC_WRITE_TABLE";
 
 fn of(address: &str) -> Capabilities {
@@ -18,7 +19,7 @@ fn of(address: &str) -> Capabilities {
     capabilities
 }
 
-/// What a queue in shared memory can do for those who use it through a socket.
+/// Returns the capabilities of a shared-memory queue that is used through a socket.
 fn served(address: &str) -> Capabilities {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("table.sock");
@@ -32,7 +33,7 @@ fn served(address: &str) -> Capabilities {
     capabilities
 }
 
-/// What each transport declares, by its scheme.
+/// Returns what each transport declares, by its scheme.
 fn declared() -> Table {
     let name = format!("cli-{}-table/q", std::process::id());
     Table::new()
@@ -43,10 +44,10 @@ fn declared() -> Table {
 }
 
 #[test]
-fn the_readme_says_what_each_transport_can_do() {
+fn the_readme_lists_the_features_of_each_transport() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let readme = fs::read_to_string(&path).unwrap();
-    // Not the parsed table: a row that is missing would count as unsupported.
+    // Compare lines, not the parsed table, in which a missing row would count as unsupported.
     let written = Table::lines_in(&readme).expect("README.md has the table");
     let declared = declared();
     if env::var_os(WRITE).is_some() {

@@ -175,7 +175,7 @@ impl Run<'_> {
                 Stopping::Now => return Ok(()),
             }
             if let Err(error) = self.premises.check() {
-                // At once: without its server nothing ends quickly.
+                // Stop at once: without the server, nothing else ends quickly.
                 self.audience.note(&format!("{error}; ending"));
                 return Err(error);
             }

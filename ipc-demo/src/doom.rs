@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_a_condemned_task_for_a_while_dies_and_so_does_the_next_as_often_as_planned() {
+    fn workers_with_a_doomed_task_die_as_often_as_planned() {
         let mut doom = Doom::new(&simulated(1), 2);
         doom.submitted(0, 7);
         assert_eq!(doom.deaths_of(0), 0);

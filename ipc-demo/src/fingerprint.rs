@@ -145,7 +145,7 @@ impl<'de> Deserialize<'de> for Hasher {
             .map_err(|_| de::Error::invalid_length(bytes.len(), &"the state of a SHA-256"))?;
         sha2::Sha256::deserialize(&state)
             .map(Self)
-            .map_err(|_| de::Error::custom("these bytes are no state of a SHA-256"))
+            .map_err(|_| de::Error::custom("these bytes are not a SHA-256 state"))
     }
 }
 
@@ -237,7 +237,7 @@ mod tests {
         }
 
         #[test]
-        fn a_part_done_again_from_the_same_progress_gives_the_same(
+        fn repeating_a_part_from_the_same_progress_gives_the_same_result(
             before in stream(20), part in stream(20)
         ) {
             let mut progress = Progress::default();
@@ -285,7 +285,7 @@ mod tests {
         prop::collection::vec(any::<prop::sample::Index>(), 0..6)
     }
 
-    /// Each part by a worker that knows nothing but the message it got.
+    /// Fingerprints each part in a worker that knows only the message that it got.
     fn in_parts(bytes: &[u8], cuts: &[prop::sample::Index]) -> Progress {
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
         cuts.extend([0, bytes.len()]);
@@ -305,7 +305,7 @@ mod tests {
         progress.words
     }
 
-    /// The same definition, in another form.
+    /// Counts words by the same definition, implemented differently.
     fn words_by_splitting(bytes: &[u8]) -> u64 {
         let runs = bytes.split(|byte| byte.is_ascii_whitespace() || *byte == 0x0b);
         runs.filter(|run| run.iter().any(u8::is_ascii_graphic))
@@ -342,7 +342,7 @@ mod tests {
     fn filter(command: &mut Command, input: &[u8]) -> String {
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // Both programs read all of their input before they write, so this cannot block for ever.
+        // Both programs read all of their input before they write, so this cannot block forever.
         child.stdin.take().unwrap().write_all(input).unwrap();
         String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
     }

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_gives_what_find_and_sort_give() {
+    fn a_folder_yields_the_same_as_find_and_sort() {
         let folder = sample();
         symlink("a.txt", folder.path().join("link-to-file")).unwrap();
         symlink("a", folder.path().join("link-to-folder")).unwrap();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_given_is_followed_and_keeps_its_name() {
+    fn a_link_given_by_name_is_followed_and_keeps_its_name() {
         let folder = sample();
         let [to_file, to_folder] = ["to-file", "to-folder"].map(|name| folder.path().join(name));
         symlink("b", &to_file).unwrap();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_or_device_that_is_given_is_a_problem() {
+    fn a_socket_or_device_given_by_name_is_a_problem() {
         let folder = sample();
         let socket = folder.path().join("socket");
         let _socket = UnixListener::bind(&socket).unwrap();
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_walk_cannot_read_becomes_a_problem_with_its_path() {
+    fn unreadable_paths_become_problems() {
         let folder = sample();
         let missing = folder.path().join("missing");
         let error = WalkDir::new(&missing).into_iter().next().unwrap();

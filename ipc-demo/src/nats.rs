@@ -45,7 +45,7 @@ impl Server {
     pub fn start(folder: &Path) -> Result<Self> {
         ensure!(
             is_installed(),
-            "there is no {PROGRAM} on the path: install it (Debian and Ubuntu: apt-get install {PROGRAM}; else https://nats.io/download), or say with --at nats://HOST:PORT where one runs, with JetStream (-js)"
+            "there is no {PROGRAM} on the path: install it (Debian and Ubuntu: apt-get install {PROGRAM}; else https://nats.io/download), or name a running one, with JetStream (-js), by --at nats://HOST:PORT"
         );
         fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         let log = File::create(folder.join(LOG)).context("creating a NATS server's log")?;
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_server_is_refused() {
+    fn invalid_servers_are_refused() {
         for servers in ["", "one:4222", "shm:one", "nats://one?replicas=9"] {
             assert!(address(servers, "run").is_err(), "{servers}");
         }

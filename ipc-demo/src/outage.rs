@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_is_told_once_borne_for_a_while_and_forgotten_when_it_is_over() {
+    fn an_outage_is_reported_once_tolerated_for_a_while_and_then_forgotten() {
         let (mut outage, now) = (Outage::default(), Instant::now());
         assert_eq!(outage.failed(now), Advice::TellAndRetry);
         assert_eq!(outage.failed(now + LONGEST / 2), Advice::Retry);

@@ -231,7 +231,7 @@ pub fn nodes_of_run(address: &str) -> Option<Namespace> {
     }
 }
 
-/// Removes what killed runs left behind, whose processes are all gone. Returns a report of that.
+/// Removes the leftovers of killed runs whose processes are all gone. Returns a report.
 ///
 /// # Errors
 /// When the folder of all runs can't be used.

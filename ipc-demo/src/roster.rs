@@ -4,7 +4,7 @@ use ipc_node::pool::{WorkerExit, WorkerStatus};
 
 use crate::report::WorkerReport;
 
-/// The pool's own workers, then its remote workers, in the order in which they were first heard of.
+/// The pool's own workers, then its remote workers, in the order of their first appearance.
 #[derive(Debug)]
 pub(crate) struct Roster(Vec<WorkerReport>);
 

@@ -151,7 +151,7 @@ impl Job {
         }
     }
 
-    /// Applies the answer to its present part; `is_last`: there is no other.
+    /// Applies the answer to its present part; `is_last` means that no other part follows.
     pub fn answered(&mut self, answer: Answer, is_last: bool) -> Step {
         let done = match answer {
             Answer::Text(text) => Done::Text(text),
@@ -192,7 +192,7 @@ fn open(path: &Path) -> io::Result<File> {
         .custom_flags(at_once)
         .open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file any more"));
+        return Err(io::Error::other("it is no longer a file"));
     }
     Ok(file)
 }
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_goes_on_where_the_one_before_ended() {
+    fn each_part_continues_where_the_previous_one_ended() {
         let mut job = Job::file(input(Ok(10)));
         let mut progress = Progress::default();
         progress.update(b"hello ");
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_can_not_be_read_is_done_with_a_reason() {
+    fn an_unreadable_file_is_done_with_a_reason() {
         let job = Job::file(input(Err("no permission".to_owned())));
         assert_eq!(job.result(), Some(&Err("no permission".to_owned())));
     }

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_books_of_one_process_lack_is_made_up_for_by_what_came_back() {
+    fn missing_counts_are_derived_from_the_answers() {
         let mut tally = Tally::default();
         tally.ended(1);
         tally.ended(3);

@@ -119,7 +119,7 @@ fn linger(at_least: Duration, context: &Context<'_>) -> Result<(), String> {
     let until = Instant::now() + at_least;
     loop {
         if context.is_cancelled() {
-            return Err("nobody wants it any more".to_owned());
+            return Err("it is no longer wanted".to_owned());
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lanes_are_ordered_by_the_number_in_the_name_and_include_who_was_only_killed() {
+    fn lanes_are_ordered_by_number_and_include_workers_that_were_only_killed() {
         let mut timeline = Timeline::default();
         timeline.add_task(task("worker-10", 0.0, 1.0, Outcome::Acked));
         timeline.add_task(task("worker-2", 0.0, 1.0, Outcome::Acked));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn short_tasks_close_together_melt_and_a_lost_one_among_them_does_not() {
+    fn short_neighbouring_tasks_merge_but_a_lost_one_does_not() {
         let mut timeline = Timeline::default();
         for i in 0..100 {
             let outcome = if i == 50 {

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_says_where_and_how() {
+    fn an_address_gives_the_place_and_the_options() {
         let all = "//one:4222,two/jobs.a?replicas=3&storage=memory";
         let address = NatsAddress::parse(all).unwrap();
         assert_eq!(address.servers, ["one:4222", "two"]);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_address_is_quoted_with_what_is_wrong() {
+    fn a_bad_address_is_quoted_with_the_reason() {
         for (rest, reason) in [
             ("jobs", "write nats://"),
             ("//host", "write nats://"),

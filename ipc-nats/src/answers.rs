@@ -1,8 +1,8 @@
-//! Results: for each key the first one counts.
+//! Results by key, where the first result for a key counts.
 //!
 //! Work is done at least once, so sometimes twice. A worker puts its result here before it acks the
 //! job. The results are in a stream that keeps one message for each subject and refuses the next.
-//! The first answer wins, for all processes, for ever (or for as long as answers are kept). A later
+//! The first answer wins, for all processes, forever (or for as long as answers are kept). A later
 //! put returns the first answer.
 
 use std::fmt;

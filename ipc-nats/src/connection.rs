@@ -1,6 +1,6 @@
 //! A connection to a server or a cluster, shared by all users in this process.
 //!
-//! The client reconnects by itself, for ever, to any server of the cluster that answers. A request
+//! The client reconnects by itself, forever, to any server of the cluster that answers. A request
 //! is repeated until an answer comes or its time is up. So each request here must be safe to
 //! repeat, or report that it was repeated.
 
@@ -177,7 +177,7 @@ impl Connection {
             .iter()
             .map(|server| format!("nats://{server}").parse())
             .collect::<Result<_, _>>()
-            .map_err(|error| format!("{label} is no address of a server: {error}"))?;
+            .map_err(|error| format!("{label} is not the address of a server: {error}"))?;
         let within = options.time();
         let count = servers.len();
         // A name may resolve to two addresses.
@@ -340,7 +340,7 @@ impl Connection {
                 code::NOT_ENABLED | code::NOT_ENABLED_FOR_ACCOUNT => format!(
                     "the NATS server at {servers} runs without JetStream: start it with -js"
                 ),
-                _ => format!("the NATS server at {servers} says: {text} (error {code})"),
+                _ => format!("the NATS server at {servers} reports: {text} (error {code})"),
             },
             Refusal::Silent(why) => format!(
                 "the NATS server at {servers} does not answer ({why}): is it running and reachable?"

@@ -6,7 +6,7 @@
 //! | `Ipc-Headers` | the names, in their order, separated by commas; absent if there are none |
 //! | `Ipc-Header-NAME` | the header's value; `%` and each byte that is not visible ASCII as `%XX` |
 //!
-//! The message in the work queue has them until the message is acked. The record of a dead letter
+//! The message in the work queue has these headers until it is acked. The record of a dead letter
 //! has them as well. All other records have neither headers nor a payload.
 
 use async_nats::{HeaderMap, HeaderName};
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_readable_stays_readable_and_nothing_needs_no_header() {
+    fn encoded_headers_stay_readable_and_empty_ones_need_none() {
         let mut headers = Headers::new();
         headers.insert("traceparent", "00-4bf9-00f0-01").unwrap();
         let map = written(&Content::new(headers, ""));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_written_by_us_is_an_error() {
+    fn records_not_written_by_us_are_an_error() {
         for (names, value) in [
             ("a", "%"),
             ("a", "%4"),

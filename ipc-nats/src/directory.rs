@@ -324,7 +324,7 @@ pub(crate) fn seen(entry: &kv::Entry) -> Option<(Entry, u64)> {
 
 fn explain(servers: &str, error: &dyn fmt::Display) -> String {
     format!(
-        "the NATS server at {servers} can't say which queues there are: {error}; does it run with JetStream (-js), and does its cluster have a leader?"
+        "the NATS server at {servers} can't list its queues: {error}; does it run with JetStream (-js), and does its cluster have a leader?"
     )
 }
 

@@ -99,7 +99,7 @@ impl Nodes {
     /// Joins, and beats at this interval.
     ///
     /// # Errors
-    /// As [`join`](Self::join).
+    /// Those of [`join`](Self::join).
     pub fn join_beating(&self, name: &str, every: Duration) -> Result<Membership, NodesError> {
         let name = Name::new(name)?;
         let beat = Beat {
@@ -169,7 +169,7 @@ impl Nodes {
     /// The processes that have beaten within `timeout`.
     ///
     /// # Errors
-    /// As [`list`](Self::list).
+    /// Those of [`list`](Self::list).
     pub fn alive(&self, timeout: Duration) -> Result<Vec<Node>, NodesError> {
         let mut nodes = self.list()?;
         nodes.retain(|node| node.last_beat <= timeout);
@@ -198,7 +198,7 @@ fn host() -> String {
 
 fn server_error(error: &dyn fmt::Display) -> String {
     format!(
-        "the NATS server does not keep who is there: {error}; is it reachable, and does it run with JetStream (-js)?"
+        "the NATS server does not keep the list of nodes: {error}; is it reachable, and does it run with JetStream (-js)?"
     )
 }
 

@@ -145,7 +145,7 @@ impl NatsOptions {
         }
     }
 
-    /// Uses TLS even where the server does not ask for it, and fails where the server has none.
+    /// Uses TLS even if the server does not ask for it, and fails if the server has none.
     #[must_use]
     pub fn require_tls(self) -> Self {
         Self {
@@ -173,7 +173,7 @@ impl NatsOptions {
         }
     }
 
-    /// Shows a client certificate, from PEM files, and requires TLS.
+    /// Presents a client certificate, from PEM files, and requires TLS.
     #[must_use]
     pub fn client_certificate(
         self,
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_first_counts_and_a_login_is_taken_whole() {
+    fn the_first_source_of_an_option_wins_and_a_login_is_taken_as_a_whole() {
         let here = NatsOptions::new().user("ann", "secret");
         let there = NatsOptions::new().token("other").require_tls();
         let both = here.clone().or(there);
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_is_read_and_what_is_wrong_is_named() {
+    fn the_environment_is_read_and_errors_name_the_variable() {
         let read = from(&[
             ("NATS_USER", "ann"),
             ("NATS_PASSWORD", "x"),

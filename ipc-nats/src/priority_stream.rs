@@ -165,7 +165,7 @@ impl PriorityStream {
             ack_policy: AckPolicy::Explicit,
             ack_wait: ack_wait(settings),
             // Attempts are counted in the records. A message whose attempts the server counts as
-            // used up would stay for ever.
+            // used up would stay forever.
             max_deliver: -1,
             // Leased or delayed messages must not keep the rest from being delivered.
             max_ack_pending: i64::from(settings.capacity) + 1000,

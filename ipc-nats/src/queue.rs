@@ -124,7 +124,7 @@ impl NatsQueue {
                 let name = name.to_owned();
                 return Err(QueueError::NotFound { name });
             }
-            refuse_what_we_have_not(&request.settings)?;
+            refuse_unsupported_options(&request.settings)?;
             let entry = Entry::new(request, address);
             if create(&connection, &directory, name, &entry).await? {
                 let shared = opened::open(&connection, &directory, name, entry, 0);
@@ -324,7 +324,7 @@ impl NatsQueue {
     }
 }
 
-fn refuse_what_we_have_not(settings: &QueueSettings) -> Result<(), QueueError> {
+fn refuse_unsupported_options(settings: &QueueSettings) -> Result<(), QueueError> {
     let wanted = [(settings.priorities, Feature::Priorities)];
     match wanted.into_iter().find(|(wanted, _)| *wanted) {
         Some((_, feature)) => Err(Unsupported::by_transport(feature).into()),

@@ -133,8 +133,8 @@ impl NatsReceiver {
         }
     }
 
-    /// At most `most` available messages, in their order. One request for all, then each is leased,
-    /// several at a time. With several priority streams none.
+    /// Receives at most `most` available messages, in order: with one request for all, then a lease
+    /// for each, several at a time. Receives none if there are several priority streams.
     async fn receive_some(&self, most: usize) -> Result<Vec<Taken>, RecvPortError> {
         let shared = &self.shared;
         let [stream] = &shared.streams[..] else {
@@ -295,7 +295,7 @@ impl NatsReceiver {
         };
         loop {
             let Some(found) = place else {
-                // It was acked, or dropped, and the message that said so was lost.
+                // It was acked or dropped, but the message about that was lost.
                 shared.finish_work(&handed.reply, "+ACK").await;
                 return Ok(None);
             };
@@ -467,7 +467,7 @@ impl Handed {
 }
 
 impl Shared {
-    /// The way in which a delivery ended that its holder did not end; notes that in the record.
+    /// Finds out how a delivery ended that its holder did not settle, and notes that in the record.
     async fn how_it_ended(&self, record: &mut Record) -> DeadReason {
         let is_ours = record.process == self.connection.process;
         if is_ours {

@@ -178,7 +178,7 @@ mod tests {
     fn a_snoozed_message_is_known_to_have_been_received() {
         let mut record = Record::new(State::Ready, "process", Kind::Data);
         assert!(is_untouched(&record));
-        // As it is after a snooze of its first delivery.
+        // The state after a snooze of its first delivery.
         record.holder = Some(Holder {
             name: String::new(),
             pid: 1,

@@ -11,8 +11,8 @@ use ipc_queue::ThisProcess;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::AbortHandle;
 
-/// A runtime, and whose it is. A forked copy of the process has none of its threads, so it makes
-/// its own; nothing of the parent's is dropped there.
+/// A runtime, and the process that owns it. A forked copy of the process has none of its threads,
+/// so it creates its own; the copy never drops the parent's.
 struct Era {
     process: ThisProcess,
     runtime: Runtime,

@@ -123,7 +123,7 @@ impl Shared {
     /// together.
     async fn acknowledge_all(&self, tickets: &[u64]) -> Vec<Result<(), SettleFailure>> {
         let freed = tickets.iter().map(async |ticket| {
-            // Not before its turn: until then its lease is kept.
+            // Removed only when its turn comes: until then its lease is kept.
             let held = self.held().remove(ticket);
             let held = held.ok_or(SettleFailure::LeaseLost)?;
             if self.life() == Life::Removed {

@@ -128,8 +128,8 @@ pub(crate) fn streams(
         .collect()
 }
 
-/// The deadline of a wait, or `None`: for ever. `Err`: the time is over, with the time waited, if
-/// there was a wait.
+/// Returns the deadline of a wait, or `None` for a wait without a limit. If the time is over,
+/// returns `Err` with the time waited, if any.
 pub(crate) fn time_left(wait: Wait, started: Instant) -> Result<Option<Instant>, Option<Duration>> {
     let now = Instant::now();
     match wait {

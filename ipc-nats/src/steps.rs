@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_only_read_changed_nothing_and_one_that_may_have_changed_something_says_so() {
+    fn a_failed_control_call_says_whether_it_may_have_changed_anything() {
         let steps = Steps::new();
         steps.read("read the records");
         let silent = || RequestError::Server("it is silent".to_owned());

@@ -1,6 +1,6 @@
-//! Starts servers for tests, on free ports of 127.0.0.1, with folders of their own. A server is
-//! killed when it is dropped, and when this process ends in any way: a shell that waits for the end
-//! of a pipe watches each server.
+//! Starts servers for tests, on free ports of 127.0.0.1, with separate folders. A server is killed
+//! when it is dropped, and when this process ends in any way: a shell that waits for the end of a
+//! pipe watches each server.
 //!
 //! Needs a program `nats-server` (Debian and Ubuntu: `apt-get install nats-server`).
 //! [`Program::found`] documents where it is searched for. The tests of this crate run against two
@@ -42,8 +42,8 @@ pub struct TestServer {
 const PID: &str = "pid";
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Returns whether a `nats-server` is installed. If not, prints that once, so that a test which
-/// returns then is seen to be skipped.
+/// Returns whether a `nats-server` is installed. If not, prints that once, so that the output shows
+/// that the test was skipped.
 #[must_use]
 pub fn is_installed() -> bool {
     let program = std::env::current_exe().unwrap_or_default();
@@ -51,8 +51,8 @@ pub fn is_installed() -> bool {
     Program::get(Which::First, &suite).is_some()
 }
 
-/// Makes tests of functions that take a [`Program`]: one for each of two servers. Where a server is
-/// missing they are skipped, and one line says so.
+/// Makes tests of functions that take a [`Program`]: one for each of two servers. If a server is
+/// missing, they are skipped, and one line reports that.
 #[macro_export]
 macro_rules! on_each_server {
     ($($test:ident)*) => {
@@ -101,7 +101,7 @@ pub fn create_in_first_layout(address: &NatsAddress, capacity: u32) {
 #[must_use]
 pub fn messages_to(address: &NatsAddress) -> u64 {
     let connection = block_on(Connection::to(address)).expect("the server is there");
-    // What was handed to the connection is counted when it is written.
+    // A message handed to the connection is counted when it is written.
     let written = block_on(connection.client.flush());
     written.expect("the server is there");
     let statistics = connection.client.statistics();
@@ -109,7 +109,7 @@ pub fn messages_to(address: &NatsAddress) -> u64 {
 }
 
 /// Lets this process receive reports about the queue at this address, as if its senders and its
-/// futures waited. Returns when the directory says so.
+/// futures waited. Returns when the directory contains that.
 ///
 /// # Panics
 /// If the queue is not open.
@@ -166,7 +166,7 @@ pub fn damage_last_headers(address: &NatsAddress) {
             stream.delete_message(last).await.expect("it is there");
             let mut headers = async_nats::HeaderMap::new();
             for (name, values) in found.headers.iter() {
-                // The server would take the new message for the old one.
+                // The server would mistake the new message for the old one.
                 if name.to_string() != "Nats-Msg-Id" {
                     let values = values.iter().cloned();
                     values.for_each(|value| headers.append(name.clone(), value));
@@ -244,8 +244,8 @@ impl TestCluster {
         format!("nats://{}/{queue}?replicas=3", self.hosts())
     }
 
-    /// The index of the server that leads the stream of this queue's records. The queue can't go on
-    /// without it. `None` while there is none.
+    /// The index of the server that leads the stream of this queue's records. The queue can't
+    /// continue without it. `None` while there is none.
     #[must_use]
     pub fn leader_of(&self, queue: &str) -> Option<usize> {
         let leader = self.cluster_of(queue)?.leader?;

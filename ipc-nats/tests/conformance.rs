@@ -1,4 +1,4 @@
-//! The `nats` transport keeps every promise of `ipc_queue::transport`, on each server that is
+//! The `nats` transport keeps every promise of `ipc_queue::transport`, on each server that was
 //! found.
 
 use std::sync::{Arc, LazyLock};
@@ -18,7 +18,7 @@ fn server(which: Which) -> Option<TestServer> {
 }
 
 impl Nats {
-    /// `None`: there is no such server, and the tests are skipped.
+    /// Returns `None` if the server is missing; the tests are then skipped.
     fn on(which: Which) -> Option<Self> {
         static FIRST: LazyLock<Option<TestServer>> = LazyLock::new(|| server(Which::First));
         static SECOND: LazyLock<Option<TestServer>> = LazyLock::new(|| server(Which::Second));
@@ -47,7 +47,7 @@ impl Subject for Nats {
     fn proxied(&self, name: &Name) -> Option<Proxied> {
         let server = self.0.host().parse().expect("an address of a socket");
         let (proxy, host) = Proxy::tcp(server).expect("a free port");
-        // Short, because the faults stall it again and again.
+        // The time-out is short, because the faults stall it repeatedly.
         let rest = format!("//{host}/{name}?timeout=200ms");
         let address = NatsAddress::parse(&rest).expect("an address");
         let request = OpenRequest {
@@ -55,7 +55,7 @@ impl Subject for Nats {
             payload: OpenRequest::ANY_PAYLOAD.to_owned(),
             ..OpenRequest::default()
         };
-        // On a busy machine its first answer may come too late for that.
+        // On a busy machine its first answer may come too late for this time-out.
         let deadline = Instant::now() + Duration::from_secs(30);
         let queue = loop {
             match NatsQueue::open(&address, &request) {

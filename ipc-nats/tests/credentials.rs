@@ -1,4 +1,4 @@
-//! Logins and TLS, against servers that insist on them. What is secret is never shown.
+//! Logins and TLS, with servers that require them. Secrets are never shown.
 
 use std::fmt::{Debug, Display};
 use std::fs;
@@ -23,12 +23,12 @@ ipc_nats::on_each_server! {
     a_token_is_accepted
     an_nkey_is_accepted_from_a_file_and_from_code
     a_jwt_is_accepted_from_a_credentials_file_and_from_code
-    the_environment_gives_the_login_that_an_address_does_not
-    a_server_with_a_certificate_of_our_own_authority_is_trusted_if_told_to
+    the_environment_provides_a_login_missing_in_the_address
+    a_server_with_a_certificate_of_a_given_authority_is_trusted
     a_client_certificate_is_shown
-    required_tls_is_not_done_without
-    tls_that_comes_first_is_spoken_at_once
-    silent_hosts_cost_their_share_of_the_time
+    required_tls_is_never_skipped
+    tls_first_begins_with_tls_at_once
+    silent_hosts_use_only_their_share_of_the_timeout
 }
 
 const PASSWORD: &str = "hu@sh/hush";
@@ -54,7 +54,7 @@ fn open(address: &NatsAddress) -> Result<Arc<dyn Transport>, QueueError> {
     Ok(Arc::new(opened?))
 }
 
-/// It carries a message, and shows no secret.
+/// Checks that the queue carries a message, and shows no secret.
 fn works(address: &NatsAddress, secret: &str) {
     let queue = open(address).unwrap_or_else(|error| panic!("{address}: {error}"));
     let sent = queue.sender().send(
@@ -73,7 +73,7 @@ fn works(address: &NatsAddress, secret: &str) {
     assert!(secret.is_empty() || !shown.contains(secret), "{shown}");
 }
 
-/// It is refused with these words, and without the secret.
+/// Checks that it is refused with these words, and without the secret.
 fn is_refused(address: &NatsAddress, words: &str, secret: &str) {
     let error = open(address).expect_err("it is refused");
     assert!(error.to_string().contains(words), "{error}");
@@ -151,7 +151,7 @@ fn write(folder: &TempDir, name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// A JWT as NATS has them.
+/// Returns a JWT in the form that NATS uses.
 fn jwt(issuer: &KeyPair, subject: &str, name: &str, nats: &Value) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let claims = json!({
@@ -229,14 +229,14 @@ fn a_jwt_is_accepted_from_a_credentials_file_and_from_code(program: &Program) {
 const OPENS: &str = "IPC_NATS_OPENS";
 
 #[test]
-fn open_if_told_to() {
+fn open_if_requested() {
     if let Ok(address) = std::env::var(OPENS) {
         let address = NatsAddress::parse(&address).expect("an address");
         works(&address, PASSWORD);
     }
 }
 
-fn the_environment_gives_the_login_that_an_address_does_not(program: &Program) {
+fn the_environment_provides_a_login_missing_in_the_address(program: &Program) {
     let folder = folder();
     let config = format!("authorization {{ user: ann, password: \"{PASSWORD}\" }}");
     let server = with_config(program, &folder, &config);
@@ -246,7 +246,7 @@ fn the_environment_gives_the_login_that_an_address_does_not(program: &Program) {
         ("ann:wrong@", PASSWORD, false),
     ] {
         let opened = Command::new(std::env::current_exe().expect("this program"))
-            .args(["open_if_told_to", "--exact"])
+            .args(["open_if_requested", "--exact"])
             .env(OPENS, format!("//{login}{}/jobs", server.host()))
             .env("NATS_USER", "ann")
             .env("NATS_PASSWORD", password)
@@ -257,8 +257,8 @@ fn the_environment_gives_the_login_that_an_address_does_not(program: &Program) {
     }
 }
 
-/// A certificate authority, and what it signed for a server here and for a client; PEM files in a
-/// folder.
+/// A certificate authority with signed certificates for a local server and for a client, as PEM
+/// files in a folder.
 struct Authority {
     folder: TempDir,
 }
@@ -288,7 +288,7 @@ impl Authority {
         path.join(name).to_str().expect("a path").to_owned()
     }
 
-    /// A server of which only TLS connections are accepted.
+    /// Starts a server that accepts only TLS connections.
     fn server(&self, program: &Program, more: &str) -> TestServer {
         let config = format!(
             "tls {{ cert_file: \"{}\", key_file: \"{}\", {more} }}",
@@ -299,7 +299,7 @@ impl Authority {
     }
 }
 
-fn a_server_with_a_certificate_of_our_own_authority_is_trusted_if_told_to(program: &Program) {
+fn a_server_with_a_certificate_of_a_given_authority_is_trusted(program: &Program) {
     let authority = Authority::new();
     let server = authority.server(program, "");
     let ca = format!("&ca={}", authority.file("ca.pem"));
@@ -327,15 +327,15 @@ fn a_client_certificate_is_shown(program: &Program) {
     is_refused(&with(&plain, ca), "client certificate", "");
 }
 
-fn required_tls_is_not_done_without(program: &Program) {
+fn required_tls_is_never_skipped(program: &Program) {
     let server = TestServer::of(program);
     works(&parse(&server, "", ""), "");
     let error = open(&parse(&server, "", "&tls=required"));
     assert!(matches!(error, Err(QueueError::Transport(_))), "{error:?}");
 }
 
-fn tls_that_comes_first_is_spoken_at_once(program: &Program) {
-    // Servers before have no such setting.
+fn tls_first_begins_with_tls_at_once(program: &Program) {
+    // Earlier servers do not have this setting.
     if program.version() < vec![2, 10] {
         return;
     }
@@ -347,7 +347,7 @@ fn tls_that_comes_first_is_spoken_at_once(program: &Program) {
     assert!(matches!(error, Err(QueueError::Transport(_))), "{error:?}");
 }
 
-fn silent_hosts_cost_their_share_of_the_time(program: &Program) {
+fn silent_hosts_use_only_their_share_of_the_timeout(program: &Program) {
     let server = TestServer::of(program);
     let silent: Vec<TcpListener> = (0..7)
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))

@@ -1,4 +1,4 @@
-//! The number of messages to the server that a message of a queue costs.
+//! The number of messages to the server for each message of a queue.
 
 use ipc_nats::NatsAddress;
 use ipc_nats::testing::{Program, TestServer, messages_to};
@@ -34,8 +34,8 @@ impl Counted {
         }
     }
 
-    /// The least number of messages to the server in several trials: the connection's own, and
-    /// those that keep leases, come in between.
+    /// Returns the smallest number of messages to the server in several trials, because those of
+    /// the connection itself and those that keep leases come in between.
     fn count(&self, mut trial: impl FnMut()) -> u64 {
         let trials = (0..20).map(|_| {
             let before = messages_to(&self.address);
@@ -49,16 +49,16 @@ impl Counted {
 fn a_single_message_costs_two_requests_to_send_and_four_to_receive_and_ack(program: &Program) {
     let counted = Counted::new(program);
     let (sender, receiver) = (counted.queue.sender(), counted.queue.receiver());
-    // Its place, then its payload.
+    // One for its place, then one for its payload.
     let sends = counted.count(|| {
         sender.send(b"message").expect("there is room");
     });
     assert_eq!(sends, 2);
-    // The message, then its lease.
+    // One for the message, then one for its lease.
     let mut held = Vec::new();
     let receives = counted.count(|| held.push(receiver.recv().expect("it was sent")));
     assert_eq!(receives, 2);
-    // The place, then the message in the work queue, without an answer.
+    // One for the place, then one for the message in the work queue, without an answer.
     let mut held = held.into_iter();
     let acks = counted.count(|| held.next().expect("it is held").ack().expect("it is ours"));
     assert_eq!(acks, 2);
@@ -88,7 +88,7 @@ fn waiters_of_other_processes_cost_two_reports_more(program: &Program) {
         delivery.ack().expect("it is ours");
     };
     assert_eq!(counted.count(both), 6);
-    // As it is known once another process waited for room, and for messages without a thread.
+    // The state after another process has waited for room, and for messages without a thread.
     ipc_nats::testing::hear_others(&counted.address);
     assert_eq!(counted.count(both), 8);
 }

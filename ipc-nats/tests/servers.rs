@@ -1,4 +1,4 @@
-//! What goes wrong with servers and processes: real ones, killed with SIGKILL.
+//! Failures of real servers and processes, which are killed with SIGKILL.
 
 use std::collections::HashSet;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -23,22 +23,22 @@ const A_WHILE: Duration = Duration::from_secs(30);
 
 ipc_nats::on_each_server! {
     nothing_accepted_is_lost_when_the_server_is_killed_and_started_again
-    while_the_server_is_away_calls_end_with_their_deadline_and_say_why
-    what_could_not_be_sent_takes_no_place_when_the_server_is_back
+    while_the_server_is_away_calls_end_at_their_deadline_with_the_reason
+    unsent_messages_take_no_place_when_the_server_is_back
     a_payload_above_the_servers_limit_arrives_whole_and_leaves_nothing
     headers_travel_with_payloads_of_every_size_around_the_servers_limit
     damaged_headers_are_an_error_once_and_then_a_dead_letter
     nothing_accepted_is_lost_when_connections_are_cut
-    who_lost_a_message_while_it_was_stopped_can_not_ack_it
-    a_killed_workers_message_comes_again_and_counts_as_a_crash
+    a_worker_that_lost_its_message_while_stopped_cannot_ack_it
+    a_killed_workers_message_is_redelivered_and_counts_as_a_crash
     a_message_whose_workers_were_killed_too_often_is_a_dead_letter_with_its_headers
     a_slow_consumer_slows_its_senders_down_and_keeps_its_lease
     nothing_accepted_is_lost_when_one_of_three_servers_is_killed
-    a_full_queue_on_three_servers_goes_on
+    a_full_queue_on_three_servers_continues
     a_queue_of_the_first_layout_is_used_as_it_is
-    a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_queue
-    a_creation_that_was_cut_off_is_completed_by_who_opens_the_queue_or_removes_it
-    a_purge_that_was_cut_off_says_so_and_the_next_drops_the_rest
+    an_interrupted_removal_is_completed_by_the_next_removal_or_creation
+    an_interrupted_creation_is_completed_by_the_next_open_or_removal
+    an_interrupted_purge_is_an_error_and_the_next_drops_the_rest
     the_first_answer_wins
     nodes_are_listed_while_they_beat_and_not_after_they_left
 }
@@ -56,7 +56,7 @@ fn number(payload: &[u8]) -> u32 {
     u32::from_le_bytes(payload.try_into().expect("four bytes"))
 }
 
-/// Sends 0 to `count`, each until it was accepted.
+/// Sends 0 to `count`, each until it is accepted.
 fn send_all(queue: &ByteQueue, count: u32) {
     let sender = queue.sender();
     for number in 0..count {
@@ -76,7 +76,7 @@ fn receive_all(queue: &ByteQueue, count: u32) {
         assert!(Instant::now() < deadline, "{} of {count} came", seen.len());
         if let Ok(delivery) = receiver.recv_timeout(Duration::from_secs(1)) {
             seen.insert(number(delivery.payload()));
-            // What could not be acked comes again.
+            // A message that could not be acked is redelivered.
             let _ = delivery.ack();
         }
     }
@@ -111,7 +111,7 @@ fn nothing_accepted_is_lost_when_the_server_is_killed_and_started_again(program:
     });
 }
 
-fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why(program: &Program) {
+fn while_the_server_is_away_calls_end_at_their_deadline_with_the_reason(program: &Program) {
     let mut server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -134,7 +134,7 @@ fn while_the_server_is_away_calls_end_with_their_deadline_and_say_why(program: &
     delivery.ack().expect("we hold it");
 }
 
-/// Whether the server did not answer.
+/// Returns `true` if the server did not answer.
 fn is_lost(failure: Option<&SendFailure>) -> bool {
     matches!(
         failure,
@@ -142,14 +142,14 @@ fn is_lost(failure: Option<&SendFailure>) -> bool {
     )
 }
 
-fn what_could_not_be_sent_takes_no_place_when_the_server_is_back(program: &Program) {
+fn unsent_messages_take_no_place_when_the_server_is_back(program: &Program) {
     let mut server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     server.kill();
     let failure = queue.sender().send_timeout(b"lost", Duration::from_secs(1));
     assert!(is_lost(failure.unwrap_err().failure()));
     server.restart();
-    // Behind what the client still had to say.
+    // This request comes after everything that the client still had to send.
     queue
         .sender()
         .send_timeout(b"found", A_WHILE)
@@ -189,7 +189,7 @@ fn headers_travel_with_payloads_of_every_size_around_the_servers_limit(program: 
     let server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     let (sender, receiver) = (queue.sender(), queue.receiver());
-    // Of bytes that take the most room when they are encoded.
+    // The bytes that take the most room when they are encoded.
     let options = SendOptions::new().header("zeroes", [0; 4000]);
     let options = options.expect("this is a header");
     for len in [
@@ -240,7 +240,7 @@ fn damaged_headers_are_an_error_once_and_then_a_dead_letter(program: &Program) {
             .send_with(payload, &options.clone().wait(Wait::No))
             .unwrap()
     };
-    // Alone; then behind one that is whole, in one batch.
+    // First alone, then after an undamaged one in the same batch.
     send(b"damaged");
     damage();
     let damaged = receiver.recv_timeout(A_WHILE);
@@ -270,7 +270,7 @@ fn damaged_headers_are_an_error_once_and_then_a_dead_letter(program: &Program) {
     assert_eq!((stats.in_use(), stats.dead), (1, 1));
 }
 
-/// Hands bytes on to a server, until it is told to cut all connections.
+/// Forwards bytes to a server, until it is told to cut all connections.
 struct Wire {
     port: u16,
     connections: Arc<Mutex<Vec<TcpStream>>>,
@@ -282,7 +282,7 @@ impl Wire {
         let port = listener.local_addr().expect("it is bound").port();
         let connections: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
         let (host, known) = (server.host(), Arc::clone(&connections));
-        // Ends with the process.
+        // The thread ends with the process.
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(server) = TcpStream::connect(&host) else {
@@ -331,10 +331,10 @@ fn nothing_accepted_is_lost_when_connections_are_cut(program: &Program) {
     assert_eq!(direct.transport().stats().unwrap().dead, 0);
 }
 
-/// This program again, as a worker that takes one message and holds it until it is told to ack it.
+/// Starts this program as a worker that takes one message and holds it until it is told to ack it.
 fn holder(address: &str) -> Child {
     Command::new(std::env::current_exe().expect("this program"))
-        .args(["hold_one_if_told_to", "--exact", "--nocapture"])
+        .args(["hold_one_if_requested", "--exact", "--nocapture"])
         .env(HOLD, address)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -345,7 +345,7 @@ fn holder(address: &str) -> Child {
 const HOLD: &str = "IPC_NATS_HOLD";
 
 #[test]
-fn hold_one_if_told_to() {
+fn hold_one_if_requested() {
     let Ok(address) = std::env::var(HOLD) else {
         return;
     };
@@ -365,7 +365,7 @@ fn signal(worker: &Child, signal: &str) {
     assert!(sent.expect("there is a kill").success());
 }
 
-fn who_lost_a_message_while_it_was_stopped_can_not_ack_it(program: &Program) {
+fn a_worker_that_lost_its_message_while_stopped_cannot_ack_it(program: &Program) {
     let server = TestServer::of(program);
     let address = server.address("jobs");
     let queue = open(&address);
@@ -386,7 +386,7 @@ fn who_lost_a_message_while_it_was_stopped_can_not_ack_it(program: &Program) {
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
 }
 
-fn a_killed_workers_message_comes_again_and_counts_as_a_crash(program: &Program) {
+fn a_killed_workers_message_is_redelivered_and_counts_as_a_crash(program: &Program) {
     let server = TestServer::of(program);
     let address = server.address("jobs");
     let queue = open(&address);
@@ -467,7 +467,7 @@ fn a_slow_consumer_slows_its_senders_down_and_keeps_its_lease(program: &Program)
         matches!(full, Err(SendTimeoutError::TimedOut { .. })),
         "{full:?}"
     );
-    // Longer than the server waits for a word of a holder.
+    // Longer than the server waits for a sign of life of a holder.
     let other = queue.receiver();
     other.recv().expect("the second").ack().expect("we hold it");
     let nothing = other.recv_timeout(Duration::from_secs(7)).err();
@@ -493,8 +493,8 @@ fn nothing_accepted_is_lost_when_one_of_three_servers_is_killed(program: &Progra
     });
 }
 
-/// Leases, nacks and burials replace a record, which takes no further place.
-fn a_full_queue_on_three_servers_goes_on(program: &Program) {
+/// Leases, nacks and burials replace a record, which takes no additional place.
+fn a_full_queue_on_three_servers_continues(program: &Program) {
     let cluster = TestCluster::of(program);
     ipc_nats::register();
     let queue = QueueOptions::new()
@@ -547,7 +547,7 @@ fn a_queue_of_the_first_layout_is_used_as_it_is(program: &Program) {
     assert_eq!(NatsQueue::remove(&address).ok(), Some(true));
 }
 
-/// A proxy to the server, and the queue's address through it.
+/// Starts a proxy to the server, and returns it with the queue's address through it.
 fn proxied(server: &TestServer) -> (Proxy, NatsAddress) {
     let target = server.host().parse().expect("an address of a socket");
     let (proxy, host) = Proxy::tcp(target).expect("a free port");
@@ -567,9 +567,7 @@ fn open_at_last(address: &NatsAddress) -> NatsQueue {
     }
 }
 
-fn a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_queue(
-    program: &Program,
-) {
+fn an_interrupted_removal_is_completed_by_the_next_removal_or_creation(program: &Program) {
     let server = TestServer::of(program);
     let rest = format!("//{}/jobs", server.host());
     let direct = NatsAddress::parse(&rest).expect("an address");
@@ -584,7 +582,7 @@ fn a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_que
         }
         for creates in [false, true] {
             let (proxy, address) = proxied(&server);
-            // With a connection that is there already: requests are counted from the first of the
+            // The connection exists already, so requests are counted from the first one of the
             // removal.
             let queue = open_at_last(&address);
             queue
@@ -597,7 +595,7 @@ fn a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_que
             drop(queue);
             if creates && removed.is_err() {
                 let unknown = removed.is_err_and(|error| error.is_outcome_unknown());
-                // One of which nothing had begun is still there.
+                // If the removal had not begun, the queue still exists.
                 if unknown {
                     let queue = open(&server.address("jobs"));
                     let _ = queue.transport().purge().expect("it exists");
@@ -611,9 +609,7 @@ fn a_removal_that_was_cut_off_is_completed_by_the_next_or_by_who_creates_the_que
     }
 }
 
-fn a_creation_that_was_cut_off_is_completed_by_who_opens_the_queue_or_removes_it(
-    program: &Program,
-) {
+fn an_interrupted_creation_is_completed_by_the_next_open_or_removal(program: &Program) {
     ipc_nats::register();
     let server = TestServer::of(program);
     let rest = format!("//{}/jobs", server.host());
@@ -629,7 +625,7 @@ fn a_creation_that_was_cut_off_is_completed_by_who_opens_the_queue_or_removes_it
                 name: "other".parse().expect("a name"),
                 ..address.clone()
             };
-            // For a connection that is there already.
+            // Keeps a connection open that the creation will use.
             let keeps = open_at_last(&other);
             proxy.arm(Fault::CutRequest, request);
             let created = NatsQueue::open(&address, &OpenRequest::default());
@@ -655,7 +651,7 @@ fn a_creation_that_was_cut_off_is_completed_by_who_opens_the_queue_or_removes_it
     }
 }
 
-fn a_purge_that_was_cut_off_says_so_and_the_next_drops_the_rest(program: &Program) {
+fn an_interrupted_purge_is_an_error_and_the_next_drops_the_rest(program: &Program) {
     let server = TestServer::of(program);
     let queue = open(&server.address("jobs"));
     let in_use = || queue.transport().stats().expect("it exists").in_use();

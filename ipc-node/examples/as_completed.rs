@@ -1,5 +1,6 @@
-//! Answers in the order in which they come, each with its place: `cargo run -p ipc-node --example
-//! as_completed`.
+//! Answers in the order in which they arrive, each with its index.
+//!
+//! `cargo run -p ipc-node --example as_completed`
 
 use std::thread;
 use std::time::Duration;

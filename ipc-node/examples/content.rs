@@ -1,5 +1,6 @@
-//! Jobs with content that is written where the worker reads it: `cargo run -p ipc-node --example
-//! content`.
+//! Jobs with content that is written in place, where the worker reads it.
+//!
+//! `cargo run -p ipc-node --example content`
 
 use std::fs::File;
 use std::io::Read;

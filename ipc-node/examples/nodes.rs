@@ -1,5 +1,6 @@
-//! Who is there, who is well, and what they have done, also after a crash: `cargo run -p ipc-node
-//! --example nodes`.
+//! Which nodes exist, their health, and what they have done, even after a crash.
+//!
+//! `cargo run -p ipc-node --example nodes`
 
 use std::process::Command;
 use std::thread;
@@ -19,11 +20,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let node = Node::join(&namespace, "watcher")?;
     let mut child = Command::new("/proc/self/exe").arg("child").spawn()?;
-    let timeout = Duration::from_secs(10); // who has not beaten for longer is stale
+    let timeout = Duration::from_secs(10); // a node without a heartbeat for longer is stale
     while node.alive("resizer", timeout).is_none() {
         thread::yield_now();
     }
-    child.kill()?; // SIGKILL: nobody says good-bye
+    child.kill()?; // SIGKILL: no node can say goodbye
     child.wait()?;
     for peer in node.peers() {
         let (sent, beats) = (peer.stats.messages_sent, peer.stats.beats);

@@ -1,4 +1,6 @@
-//! A job says how far it is, and another is cancelled: `cargo run -p ipc-node --example progress`.
+//! A job reports its progress, and another is cancelled.
+//!
+//! `cargo run -p ipc-node --example progress`
 
 use std::thread;
 use std::time::Duration;
@@ -10,10 +12,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     handlers.add("count", |to: u64, context| {
         for n in 1..=to {
             if context.is_cancelled() {
-                return Err(format!("stopped at {n}")); // nobody waits for this any more
+                return Err(format!("stopped at {n}")); // no caller waits for this any more
             }
             thread::sleep(Duration::from_millis(20));
-            context.progress(n, to); // a sign of life, too: a lease would begin anew
+            context.progress(n, to); // also a sign of life: it would restart a lease
         }
         Ok(to)
     });
@@ -26,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let short = pool.submit::<_, u64>("count", &3_u64)?;
     let endless = pool.submit::<_, u64>("count", &u64::MAX)?;
     println!("counted to {}", short.wait()?);
-    endless.cancel(); // its handler is told; if it did not stop, its worker would be killed
+    endless.cancel(); // its handler is told; if it does not stop, its worker is killed
     assert_eq!(endless.wait(), Err(JobError::Cancelled));
     Ok(pool.shutdown()?)
 }

@@ -1,5 +1,6 @@
-//! The same pool with threads instead of processes, for a test or a port: `cargo run -p ipc-node
-//! --example threads`.
+//! The same pool with threads instead of processes, for a test or a port.
+//!
+//! `cargo run -p ipc-node --example threads`
 
 use ipc_node::pool::{Handlers, Pool};
 
@@ -7,7 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut handlers = Handlers::new();
     handlers.add("square", |n: u64, _| Ok::<_, String>(n * n));
 
-    // A crash takes all down, and nothing can be killed: that is what processes are for.
+    // A crash ends the whole program, and no worker can be killed: that needs processes.
     let pool = Pool::builder()
         .at("local:example-pool")
         .threads(handlers)

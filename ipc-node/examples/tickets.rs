@@ -1,5 +1,6 @@
-//! Each job's answer comes to its ticket, once, and a ticket can be waited for or not: `cargo run
-//! -p ipc-node --example tickets`.
+//! Each job's answer reaches its ticket once, and waiting for a ticket is optional.
+//!
+//! `cargo run -p ipc-node --example tickets`
 
 use std::time::Duration;
 
@@ -14,13 +15,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pool = Pool::builder().workers(2).start()?;
     let length = pool.submit::<_, usize>("length", &"request")?; // returns at once
     let parsed = pool.submit::<_, i32>("parse", &"seven")?;
-    // Of several answers to one job, after a crash say, the first one counts.
+    // If a job has several answers, for example after a crash, the first one counts.
     println!("length: {}", length.wait()?);
     match parsed.wait_timeout(Duration::from_secs(10)) {
         Ok(Ok(number)) => println!("parsed: {number}"),
         Ok(Err(JobError::Failed { message, .. })) => println!("the handler says: {message}"),
         Ok(Err(error)) => println!("no result: {error}"),
-        Err(ticket) => println!("ticket {} takes longer", ticket.number()), // and is still good
+        Err(ticket) => println!("ticket {} takes longer", ticket.number()), // and is still valid
     }
     Ok(pool.shutdown()?)
 }

@@ -67,7 +67,7 @@ pub enum ControlError {
     },
     /// The node has not read its earlier messages.
     #[error(
-        "node {node:?} has {unread} unread control messages and room for no more: it hangs, or does not read"
+        "node {node:?} has {unread} unread control messages and no room for more: it hangs, or does not read"
     )]
     Full {
         /// Its name.

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_once_heard_of_can_fall_silent() {
+    fn only_known_senders_can_fall_silent() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
         let mut monitor = Monitor::default();

@@ -208,7 +208,7 @@ impl Node {
     /// Joins `namespace` as `name`, with the default options.
     ///
     /// # Errors
-    /// As [`NodeOptions::join`].
+    /// Those of [`NodeOptions::join`].
     pub fn join(namespace: &Namespace, name: &str) -> Result<Self, JoinError> {
         NodeOptions::new().join(namespace, name)
     }
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_left_is_told_from_one_that_is_there() {
+    fn a_node_that_left_is_distinguished_from_a_present_one() {
         let (_folder, namespace) = namespace();
         let first = Node::join(&namespace, "first").unwrap();
         let second = Node::join(&namespace, "second").unwrap();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_beat_is_stale_and_alive_again_after_a_beat() {
+    fn a_node_without_heartbeat_is_stale_until_its_next_beat() {
         let (_folder, namespace) = namespace();
         let node = NodeOptions::new()
             .beat_by_hand()
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_background_beat_comes_without_being_asked_for() {
+    fn a_background_heartbeat_is_sent_automatically() {
         let (_folder, namespace) = namespace();
         let node = NodeOptions::new()
             .interval(Duration::from_millis(1))
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_that_join_as_one_name_exactly_one_stays() {
+    fn exactly_one_of_many_nodes_keeps_a_shared_name() {
         let (_folder, namespace) = namespace();
         let joined: Vec<_> = thread::scope(|scope| {
             let join = || Node::join(&namespace, "single").ok();

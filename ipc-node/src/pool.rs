@@ -14,6 +14,9 @@
 //! also remove the pool's queues. In shared memory the next pool at the address or in the namespace
 //! may do so instead. A lock of the kernel decides which process owns an address (`ownership.rs`).
 //!
+//! One limit: if a worker is killed from outside at the same moment as the pool's process, the
+//! programs that this worker started keep running. No process is left that knows them.
+//!
 //! The pool does not fork: workers are started as new programs. It waits only for its own children
 //! and, as PID 1, for the processes that they leave in their process groups.
 
@@ -277,11 +280,11 @@ impl Pool {
         self.shared.close()
     }
 
-    /// As [`close`](Self::close). Also sends each worker a [`Shutdown`](Kind::Shutdown) message,
+    /// Like [`close`](Self::close). Also sends each worker a [`Shutdown`](Kind::Shutdown) message,
     /// after the existing jobs.
     ///
     /// # Errors
-    /// As [`close`](Self::close).
+    /// Those of [`close`](Self::close).
     pub fn close_by_message(&self) -> Result<(), ControlError> {
         self.shared.state().draining = true;
         let sender = self.shared.queues.jobs.sender();
@@ -297,7 +300,7 @@ impl Pool {
     /// it](PoolBuilder::sigterm_drains), or because its workers cannot start.
     ///
     /// # Errors
-    /// As [`shutdown`](Self::shutdown).
+    /// Those of [`shutdown`](Self::shutdown).
     pub fn wait(mut self) -> Result<(), PoolError> {
         self.join();
         end_of(&self.shared)

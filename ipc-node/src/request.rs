@@ -1,13 +1,14 @@
 //! Requests and replies between programs that do not start each other.
 //!
-//! A request is a message of an ordinary queue, so it has the guarantees of one: when the server that
-//! took it dies, another server gets it. Each [`Client`] has a queue of its own for replies, whose name
-//! travels with each request in a header. A server sends the reply there, and acknowledges the request
-//! afterwards. So a request may be served twice; the client takes the first reply and drops the rest.
+//! A request is a message of an ordinary queue, so it has the guarantees of one: when the server
+//! that took it dies, another server gets it. Each [`Client`] has a queue of its own for replies,
+//! whose name travels with each request in a header. A server sends the reply there, and
+//! acknowledges the request afterwards. So a request may be served twice; the client takes the
+//! first reply and drops the rest.
 //!
-//! The queue for replies is removed when its client is dropped. When the client's process is killed,
-//! the next client or server that is opened removes it: the name contains the client's membership of
-//! the request queue, which is over then.
+//! The queue for replies is removed when its client is dropped. When the client's process is
+//! killed, the next client or server that is opened removes it: the name contains the client's
+//! membership of the request queue, which is over then.
 //!
 //! ```
 //! use ipc_node::request::{Client, Server};
@@ -47,9 +48,9 @@ pub use server::{Request, Server};
 
 /// The header that names the queue for the reply.
 const REPLY_TO: &str = "ipc-reply-to";
-/// The header that tells the requests of one client apart: eight bytes.
+/// The header with the number of a request among those of its client: eight bytes.
 const REQUEST: &str = "ipc-request";
-/// The header of a reply that says why there is no answer: a text.
+/// The header of a failed reply: the reason, as text.
 const FAILED: &str = "ipc-failed";
 
 /// A client or a server that was not opened.
@@ -82,7 +83,7 @@ pub enum RequestError {
     /// The server says why it has no reply.
     #[error("the server failed: {reason}")]
     Failed {
-        /// The reason, in the server's words.
+        /// The reason, as given by the server.
         reason: String,
     },
     /// No reply came in time. The request may be served later; its reply is dropped then.

@@ -38,7 +38,8 @@ fn data(folder: &Path) -> ByteQueue {
     ByteQueue::over(std::sync::Arc::new(queue.unwrap()))
 }
 
-/// Not a test, unless this binary was started as another test's process: a node that says what it is report.
+/// Not a test, unless this binary was started as another test's process: a node that prints the
+/// messages that it gets.
 #[test]
 fn role() {
     let Some(folder) = std::env::var_os(FOLDER) else {
@@ -144,7 +145,7 @@ fn control_reaches_every_node_or_a_named_one_and_does_not_wait_behind_data() {
 }
 
 #[test]
-fn who_took_over_a_dead_nodes_name_gets_nothing_of_what_that_was_told() {
+fn the_successor_of_a_dead_node_gets_none_of_its_messages() {
     let folder = folder();
     let namespace = namespace(folder.path());
     let mut other = Other::start(folder.path(), "worker");
@@ -174,7 +175,7 @@ fn who_took_over_a_dead_nodes_name_gets_nothing_of_what_that_was_told() {
 }
 
 #[test]
-fn who_does_not_read_blocks_nobody_and_is_named() {
+fn a_node_that_does_not_read_blocks_no_other_and_is_named() {
     let folder = folder();
     let namespace = namespace(folder.path());
     let (node, deaf) = (

@@ -16,7 +16,7 @@ use ipc_node::pool::{
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Long enough for whatever ends at all.
+/// Long enough for anything that ends at all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn handlers() -> Handlers {
@@ -31,7 +31,7 @@ fn handlers() -> Handlers {
         "die",
         |signal: i32, _: &Context<'_>| -> Result<(), String> { die(signal) },
     );
-    // Dies unless the file is there, which it makes.
+    // Dies unless the file exists; creates it.
     handlers.add("die once", |file: String, context: &Context<'_>| {
         if !Path::new(&file).exists() {
             fs::write(&file, "").map_err(|error| error.to_string())?;
@@ -72,7 +72,7 @@ fn handlers() -> Handlers {
     handlers.add("pid", |(): (), _: &Context<'_>| {
         Ok::<_, String>(std::process::id())
     });
-    // Starts a program that outlives it, and says its number.
+    // Starts a program that outlives it, and reports that program's process number.
     handlers.add("have a child", |(): (), _: &Context<'_>| {
         let child = Command::new("sleep").arg("1000").spawn();
         child.map(|child| child.id())
@@ -118,7 +118,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Ended, though perhaps nobody has asked how.
+/// Returns `true` if the process has ended, even if it was not reaped.
 fn is_gone(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
@@ -137,7 +137,7 @@ fn said_in(file: &Path) -> i32 {
 }
 
 #[test]
-fn every_job_is_answered_by_what_its_handler_says() {
+fn every_job_is_answered_by_its_handlers_result() {
     let pool = pool(2).start().unwrap();
     let squares = pool.map::<u64, u64>("square", 0..1000);
     assert!(squares.into_iter().eq((0..1000).map(|n| Ok(n * n))));
@@ -168,7 +168,7 @@ fn every_job_is_answered_by_what_its_handler_says() {
 }
 
 #[test]
-fn a_map_takes_endless_inputs_as_it_gives_answers() {
+fn a_map_takes_endless_inputs_as_it_returns_answers() {
     let pool = pool(2).start().unwrap();
     let taken = Cell::new(0);
     let inputs = || (0_u64..).inspect(|_| taken.set(taken.get() + 1));
@@ -192,7 +192,7 @@ fn a_map_takes_endless_inputs_as_it_gives_answers() {
 }
 
 #[test]
-fn the_first_answer_comes_while_others_are_being_worked_on() {
+fn the_first_answer_arrives_while_other_jobs_run() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("go").display().to_string();
     let pool = pool(2).start().unwrap();
@@ -207,7 +207,7 @@ fn the_first_answer_comes_while_others_are_being_worked_on() {
 }
 
 #[test]
-fn a_map_that_is_dropped_cancels_what_it_began() {
+fn a_dropped_map_cancels_its_jobs() {
     let folder = tempfile::tempdir().unwrap();
     let never = folder.path().join("never").display().to_string();
     let pool = pool(2).start().unwrap();
@@ -215,12 +215,12 @@ fn a_map_that_is_dropped_cancels_what_it_began() {
     let mut answers = pool.map_unordered::<String, ()>("when there", inputs);
     assert_eq!(answers.next(), Some((1, Ok(()))));
     drop(answers);
-    // Would wait for the others for ever.
+    // This would wait forever if the others still ran.
     pool.shutdown().unwrap();
 }
 
 #[test]
-fn a_map_is_complete_though_workers_are_being_killed() {
+fn a_map_is_complete_even_if_workers_are_killed() {
     let pool = pool(3).attempt_limit(100).start().unwrap();
     thread::scope(|scope| {
         let killer = scope.spawn(|| {
@@ -234,7 +234,7 @@ fn a_map_is_complete_though_workers_are_being_killed() {
                         .map(|worker| worker.pid);
                     victim.is_some()
                 });
-                // It may have ended by itself meanwhile.
+                // It may have ended by itself.
                 let _ = kill(Pid::from_raw(victim.unwrap() as i32), Signal::SIGKILL);
             }
         });
@@ -249,7 +249,7 @@ fn a_map_is_complete_though_workers_are_being_killed() {
 }
 
 #[test]
-fn a_job_whose_worker_dies_is_done_by_another() {
+fn a_job_whose_worker_dies_is_done_by_another_worker() {
     let folder = tempfile::tempdir().unwrap();
     let pool = pool(1).start().unwrap();
     let file = folder.path().join("began").display().to_string();
@@ -259,7 +259,7 @@ fn a_job_whose_worker_dies_is_done_by_another() {
 }
 
 #[test]
-fn a_job_that_kills_every_worker_is_a_dead_letter_and_the_others_are_done() {
+fn a_job_that_kills_every_worker_becomes_a_dead_letter_and_the_others_are_done() {
     let pool = pool(2).attempt_limit(2).start().unwrap();
     let poison: Vec<_> = (0..4)
         .map(|_| pool.submit::<_, ()>("die", &6).unwrap())
@@ -284,7 +284,7 @@ fn a_job_that_kills_every_worker_is_a_dead_letter_and_the_others_are_done() {
 }
 
 #[test]
-fn a_sigkill_from_elsewhere_is_said_to_be_one() {
+fn a_sigkill_from_elsewhere_is_reported_as_one() {
     let pool = pool(1).attempt_limit(1).start().unwrap();
     let answer = wait(pool.submit::<_, ()>("die", &9).unwrap());
     let Err(JobError::Crashed { note, .. }) = answer else {
@@ -294,7 +294,7 @@ fn a_sigkill_from_elsewhere_is_said_to_be_one() {
 }
 
 #[test]
-fn a_hung_job_is_ended_with_its_worker_and_not_tried_again() {
+fn a_hung_job_is_ended_with_its_worker_and_not_retried() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let after = Duration::from_millis(50);
@@ -311,7 +311,7 @@ fn a_hung_job_is_ended_with_its_worker_and_not_tried_again() {
 }
 
 #[test]
-fn a_worker_that_eats_too_much_is_killed_and_only_its_job_suffers() {
+fn a_worker_that_uses_too_much_memory_is_killed_and_only_its_job_fails() {
     let most = 256 << 20;
     let pool = pool(1)
         .attempt_limit(1)
@@ -334,7 +334,7 @@ fn a_cancelled_job_never_begins_or_is_ended() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let pool = pool(1).grace(Duration::from_millis(50)).start().unwrap();
-    // Its handler sees it, and its worker lives on.
+    // The handler notices it, and its worker survives.
     let polite = pool
         .submit::<_, ()>("until cancelled", &file("polite"))
         .unwrap();
@@ -347,7 +347,7 @@ fn a_cancelled_job_never_begins_or_is_ended() {
     assert_eq!(wait(pool.submit::<u64, u64>("square", &3).unwrap()), Ok(9));
     assert_eq!(pool.status().unwrap().restarts, 0);
     assert!(!Path::new(&file("never")).exists());
-    // Its handler does not look: its worker is killed.
+    // The handler does not check, so its worker is killed.
     let rude = pool.submit::<_, ()>("hang", &file("rude")).unwrap();
     let pid = said_in(Path::new(&file("rude")));
     rude.cancel();
@@ -374,7 +374,7 @@ fn a_job_that_is_not_begun_in_time_expires() {
 }
 
 #[test]
-fn a_pool_whose_workers_cannot_start_ends_and_shows_what_they_wrote() {
+fn a_pool_whose_workers_cannot_start_ends_with_their_output() {
     let mut broken = Command::new("sh");
     broken.args(["-c", "echo no such library >&2; exit 3"]);
     let intensity = Intensity {
@@ -431,7 +431,7 @@ fn a_worker_is_replaced_after_its_number_of_jobs() {
 }
 
 #[test]
-fn what_a_worker_started_ends_with_it() {
+fn programs_started_by_a_worker_end_with_it() {
     let pool = pool(1).start().unwrap();
     let child = wait(pool.submit::<(), u32>("have a child", &()).unwrap()).unwrap();
     drop(pool);
@@ -439,7 +439,7 @@ fn what_a_worker_started_ends_with_it() {
 }
 
 #[test]
-fn shutdown_finishes_what_there_is_and_takes_no_more() {
+fn shutdown_finishes_existing_jobs_and_accepts_no_more() {
     let pool = pool(2).start().unwrap();
     let tickets: Vec<_> = (0..200)
         .map(|n| pool.submit::<u64, u64>("square", &n).unwrap())
@@ -451,7 +451,7 @@ fn shutdown_finishes_what_there_is_and_takes_no_more() {
 }
 
 #[test]
-fn drain_that_takes_too_long_gives_the_rest_up() {
+fn drain_that_takes_too_long_abandons_the_rest() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let pool = pool(1)
@@ -467,7 +467,8 @@ fn drain_that_takes_too_long_gives_the_rest_up() {
     assert!(is_gone(pid));
 }
 
-/// A pool in a process of its own, which is killed, or told to end. Only when started by `supervisor_in_a_process`.
+/// A pool in a separate process, which is killed, or told to end. Only when started by
+/// `supervisor_in_a_process`.
 #[test]
 fn supervisor() {
     let Ok(folder) = std::env::var("POOL_TEST_FOLDER") else {
@@ -514,7 +515,7 @@ impl Supervisor {
         kill(Pid::from_raw(self.process.id() as i32), signal).unwrap();
     }
 
-    /// Signals of one kind that were not delivered yet count once.
+    /// Pending signals of the same kind are delivered only once.
     fn signal_was_delivered(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.process.id()));
         let status = status.unwrap_or_default();
@@ -531,7 +532,7 @@ impl Supervisor {
 }
 
 #[test]
-fn workers_and_what_they_started_end_with_a_killed_supervisor_and_leave_nothing() {
+fn workers_and_their_programs_end_with_a_killed_supervisor_and_leave_nothing() {
     let supervisor = Supervisor::start(true);
     let (pool, child, worker) = (
         supervisor.number("pool"),

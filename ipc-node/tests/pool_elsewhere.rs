@@ -1,6 +1,7 @@
-//! Pools whose workers are threads or guests, or that lie elsewhere; and what travels beside their jobs.
+//! Pools whose workers are threads or remote, or whose queues are elsewhere; and the content that
+//! travels with their jobs.
 //!
-//! Workers that are processes are this test program again, as its test `worker`.
+//! Worker processes run this test program, as its test `worker`.
 
 use std::io;
 use std::path::Path;
@@ -16,7 +17,7 @@ use ipc_queue::SendFailure;
 use ipc_queue::transport::{OpenMode, Wait};
 use serde::de::DeserializeOwned;
 
-/// Long enough for whatever ends at all.
+/// Long enough for anything that ends at all.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn handlers() -> Handlers {
@@ -25,7 +26,7 @@ fn handlers() -> Handlers {
     handlers.add("content", |(): (), context: &Context<'_>| {
         Ok::<_, String>(context.content().to_vec())
     });
-    // Works until it is killed; the next one is done at once.
+    // The first attempt works until it is killed; the next one is done at once.
     handlers.add("die once", |(): (), context: &Context<'_>| {
         while context.attempt() == 1 {
             context.progress(0, 1);
@@ -33,7 +34,7 @@ fn handlers() -> Handlers {
         }
         Ok::<_, String>((context.worker().to_owned(), context.attempt()))
     });
-    // Waits until somebody else is there, and says who it is itself.
+    // Waits until another worker is present, and returns its own name.
     handlers.add(
         "meet",
         |(ours, theirs): (String, String), context: &Context<'_>| {
@@ -62,7 +63,7 @@ fn processes() -> PoolBuilder {
     Pool::builder().command(command)
 }
 
-/// At an address that no other test has.
+/// Returns a pool at an address that no other test uses.
 fn threads(name: &str) -> PoolBuilder {
     Pool::builder()
         .at(&format!("local:{name}"))
@@ -95,7 +96,7 @@ fn threads_do_what_processes_do() {
 }
 
 #[test]
-fn a_worker_that_is_killed_costs_its_job_an_attempt_be_it_thread_or_process() {
+fn a_killed_worker_costs_its_job_an_attempt_as_thread_or_process() {
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}/pool", folder.path().display());
     for builder in [threads("killed"), processes(), processes().at(&socket)] {
@@ -124,13 +125,13 @@ fn a_worker_that_is_killed_costs_its_job_an_attempt_be_it_thread_or_process() {
 }
 
 #[test]
-fn guests_do_their_share_and_end_with_the_pool() {
+fn remote_workers_do_some_of_the_work_and_end_with_the_pool() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let pool = processes().workers(1).start().unwrap();
     let guests = processes().workers(1).worker_name("guest");
     let guests = guests.at(pool.address()).join().unwrap();
-    // Neither is done unless both are at work at once.
+    // Neither job is done unless both workers run at the same time.
     let (one, other) = ((file("1"), file("2")), (file("2"), file("1")));
     let tickets = [&one, &other].map(|who| pool.submit::<_, String>("meet", who).unwrap());
     let mut names: Vec<String> = tickets.map(|ticket| wait(ticket).unwrap()).into();
@@ -143,7 +144,7 @@ fn guests_do_their_share_and_end_with_the_pool() {
 }
 
 #[test]
-fn a_guest_that_dies_is_replaced_and_its_job_done() {
+fn a_remote_worker_that_dies_is_replaced_and_its_job_done() {
     let pool = processes()
         .at(&format!("shm:default/pool-guests-{}", std::process::id()))
         .workers(1)
@@ -157,7 +158,7 @@ fn a_guest_that_dies_is_replaced_and_its_job_done() {
         first = workers.iter().find(|worker| worker.is_remote).cloned();
         first.is_some()
     });
-    // Both are kept busy; the guest is killed over its job.
+    // Both are kept busy; the remote worker is killed during its job.
     let tickets = [(); 2].map(|()| pool.submit::<_, (String, u8)>("die once", &()).unwrap());
     let first = first.unwrap();
     until("the guest is at work", || {
@@ -184,7 +185,7 @@ fn a_guest_that_dies_is_replaced_and_its_job_done() {
 }
 
 #[test]
-fn there_are_no_guests_without_a_pool() {
+fn remote_workers_need_a_pool() {
     let joined = processes().at("shm:default/pool-of-nobody").join();
     assert!(matches!(joined, Err(PoolError::Queue(_))), "{joined:?}");
 }
@@ -217,8 +218,8 @@ fn content_arrives_as_it_was_written_however_much_of_its_room_was_needed() {
 }
 
 #[test]
-fn a_job_that_somebody_buried_is_answered() {
-    // Its workers never get ready, so nobody takes the job before us.
+fn a_job_buried_by_another_process_is_answered() {
+    // Its workers never become ready, so none takes the job before this test.
     let mut sleeps = Command::new("sleep");
     sleeps.arg("1000");
     let pool = Pool::builder().workers(1).command(sleeps).start().unwrap();
@@ -246,7 +247,7 @@ fn shutdown_messages_end_each_worker_when_the_jobs_before_are_done() {
 }
 
 #[test]
-fn who_says_that_it_lives_keeps_its_job_for_longer_than_its_lease() {
+fn a_worker_that_reports_progress_keeps_its_job_beyond_its_lease() {
     let lease = Duration::from_secs(1);
     let pool = processes().workers(2).keep_alive(lease).start().unwrap();
     let ticket = pool.submit::<_, u8>("take", &(2 * lease)).unwrap();
@@ -255,7 +256,7 @@ fn who_says_that_it_lives_keeps_its_job_for_longer_than_its_lease() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_refused_and_stays_its_owners() {
+fn a_taken_address_is_refused_and_keeps_its_owner() {
     let pool = threads("taken").workers(1).start().unwrap();
     let second = threads("taken").start();
     let Err(PoolError::Taken { owner, .. }) = second else {

@@ -24,7 +24,7 @@ fn handlers() -> Handlers {
     handlers
 }
 
-/// Not a test of its own: the pools' workers are this test.
+/// Not a real test: the pools' workers run it.
 #[test]
 fn worker() {
     handlers().work_if_worker();
@@ -37,13 +37,13 @@ fn pool() -> PoolBuilder {
     Pool::builder().workers(2).command(program)
 }
 
-/// Not a test of its own: another program with a pool.
+/// Not a real test: it runs as another program, which has a pool.
 #[test]
 fn a_program_with_a_pool() {
     let Ok(address) = env::var(ADDRESS) else {
         return;
     };
-    // In the test's namespace, which is removed with what killed pools leave.
+    // In the test's namespace, which is removed with the leftovers of killed pools.
     let namespace = address.trim_start_matches("shm:").split('/').next();
     let pool = pool().namespace(namespace.unwrap()).start().unwrap();
     let server = PoolServer::open(address.as_str()).unwrap();
@@ -93,11 +93,11 @@ impl Drop for Place {
 }
 
 #[test]
-fn jobs_of_another_program_are_done_also_after_its_pool_was_killed() {
+fn jobs_of_another_program_are_done_even_after_the_pool_was_killed() {
     let place = Place::new("killed");
     let client = PoolClient::open(place.address.as_str()).unwrap();
     let submit = |n: u64| client.submit::<u64, u64>("square", &n).unwrap();
-    // Before there is any pool.
+    // Submitted before any pool exists.
     let early = submit(3);
     assert!(!early.is_done());
     let (mut first, _said) = place.start_program();

@@ -16,7 +16,7 @@ const ROLE: &str = "IPC_REQUEST_ROLE";
 const ADDRESS: &str = "IPC_REQUEST_ADDRESS";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A queue of requests in a namespace of its own, removed at the end.
+/// A queue of requests in a separate namespace, removed at the end.
 struct Place {
     address: String,
     namespace: Namespace,
@@ -43,7 +43,7 @@ impl Place {
         ShmQueue::list(&self.namespace).unwrap()
     }
 
-    /// This program again, in another role, once it says that it is ready.
+    /// Starts this program in another role, and waits until it is ready.
     fn start(&self, role: &str) -> Other {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["a_child_in_its_role", "--exact", "--nocapture"])
@@ -91,7 +91,7 @@ impl Other {
     }
 }
 
-/// Not a test of its own: the other processes are this one.
+/// Not a real test: the other processes run it.
 #[test]
 fn a_child_in_its_role() {
     let (Ok(role), Ok(address)) = (env::var(ROLE), env::var(ADDRESS)) else {
@@ -176,7 +176,7 @@ fn a_request_whose_server_is_killed_is_served_by_another() {
 }
 
 #[test]
-fn the_queue_of_a_killed_client_is_removed_by_the_next_one() {
+fn the_queue_of_a_killed_client_is_removed_by_the_next_client() {
     let place = Place::new("orphan");
     let client = place.start("client");
     assert_eq!(place.queues().len(), 2, "requests and replies");
@@ -184,7 +184,7 @@ fn the_queue_of_a_killed_client_is_removed_by_the_next_one() {
     assert_eq!(place.queues().len(), 2, "nobody has looked yet");
     let server = place.server();
     assert_eq!(place.queues().len(), 1, "the orphan is gone");
-    // What it asked for is acknowledged, although the reply goes nowhere.
+    // Its request is acknowledged, although the reply is dropped.
     let request = server.recv_timeout(PATIENCE).unwrap();
     assert_eq!((*request.data(), request.attempt()), (7, 1));
     request.reply(&49).unwrap();
@@ -202,7 +202,7 @@ fn a_second_reply_and_a_late_one_are_dropped() {
         "{timed_out:?}"
     );
     server.recv_timeout(PATIENCE).unwrap().reply(&1).unwrap();
-    // The next reply is the one for the next request.
+    // The next reply belongs to the next request.
     let next = client.send(&2).unwrap();
     server.recv_timeout(PATIENCE).unwrap().reply(&4).unwrap();
     assert_eq!(next.wait_timeout(PATIENCE).unwrap(), 4);

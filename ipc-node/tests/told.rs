@@ -1,4 +1,5 @@
-//! What a pool tells `tracing` and `metrics` while its workers are really killed; and requests as types.
+//! What a pool reports to `tracing` and `metrics` while its workers are really killed; and requests
+//! as types.
 //!
 //! Workers are this test program again, as its test `worker`.
 
@@ -22,7 +23,7 @@ impl Request for Square {
     type Reply = u64;
 }
 
-/// Ends its worker by that signal.
+/// Kills its worker with this signal.
 #[derive(Serialize, Deserialize)]
 struct Die(i32);
 
@@ -90,7 +91,7 @@ fn listen() {
     });
 }
 
-/// Waits until a line says all of this.
+/// Waits for a line that contains all of these words.
 #[track_caller]
 fn hear(words: &[&str]) -> String {
     let deadline = Instant::now() + PATIENCE;
@@ -109,7 +110,7 @@ fn hear(words: &[&str]) -> String {
 }
 
 #[test]
-fn what_becomes_of_workers_and_jobs_is_told() {
+fn events_of_workers_and_jobs_are_traced() {
     listen();
     let pool = pool().attempt_limit(1).start().unwrap();
     assert_eq!(pool.request(&Square(7)).unwrap().wait(), Ok(49));
@@ -138,7 +139,7 @@ fn what_becomes_of_workers_and_jobs_is_told() {
         "{died}"
     );
     hear(&["job without result", &ticket, "how=\"crashed\""]);
-    // Stops the only worker: nobody begins what comes behind it.
+    // Stops the only worker, so no later job begins.
     let cancelled = pool.request(&Die(19)).unwrap();
     let late = pool.request(&TooLate).unwrap();
     let ticket = format!("ticket={}", late.number());

@@ -1,7 +1,7 @@
 //! Encodes values as bytes and decodes them: one version byte, then postcard.
 //!
 //! The version byte stands for the shape of the types in this crate. A reader accepts only its own
-//! version. On an upgrade, shared queues are drained and created anew; old bytes are never guessed
+//! version. On an upgrade, shared queues are drained and created again; old bytes are never guessed
 //! at.
 
 use serde::{Serialize, de::Deserialize};
@@ -133,7 +133,7 @@ pub fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, CodecErro
 /// For payloads that consist of a typed header and raw content.
 ///
 /// # Errors
-/// As [`decode`], except `Trailing`.
+/// Those of [`decode`], except `Trailing`.
 pub fn decode_prefix<'de, T: Deserialize<'de>>(
     bytes: &'de [u8],
 ) -> Result<(T, &'de [u8]), CodecError> {

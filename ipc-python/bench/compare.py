@@ -1,4 +1,4 @@
-"""Measure this package beside `multiprocessing` and `concurrent.futures`, all in one run.
+"""Compare this package with `multiprocessing` and `concurrent.futures`, all in one run.
 
 python bench/compare.py [--quick] [--only WORDS] [--docs FILE]
 
@@ -40,13 +40,13 @@ Round = Callable[[], float]
 
 @dataclasses.dataclass
 class Row:
-    """What is compared."""
+    """One comparison."""
 
     name: str
     against: str
     wanted: float
     rounds: Callable[[], contextlib.AbstractContextManager[tuple[Round, Round]]]
-    # The ratio is how many times faster we are; otherwise, how many times as long we take.
+    # If true, the ratio is how many times faster we are; otherwise, how many times as long we take.
     is_speed: bool = True
 
 
@@ -126,7 +126,7 @@ def ours(kind: str) -> ipc.Queue[Any]:
 
 
 def receive_ours(kind: str, orders: Any) -> None:
-    """Receive as many messages as is said, again and again."""
+    """Receive messages in a loop; each order says how many."""
     queue = ours(kind)
     orders.send("ready")
     while left := orders.recv():
@@ -147,7 +147,7 @@ def receive_ours(kind: str, orders: Any) -> None:
 
 
 def receive_theirs(queue: Any, orders: Any) -> None:
-    """The same, from a queue of multiprocessing."""
+    """Like `receive`, from a queue of multiprocessing."""
     orders.send("ready")
     while count := orders.recv():
         for _ in range(count):
@@ -231,14 +231,14 @@ def answer_ours(there: str, back: str) -> None:
 
 
 def answer_theirs(pipe: Any) -> None:
-    """The same, through a pipe."""
+    """Like `echo`, through a pipe."""
     while (value := pipe.recv()) != b"":
         pipe.send(value)
 
 
 @contextlib.contextmanager
 def round_trips(on_one_core: bool) -> Iterator[tuple[Round, Round]]:
-    """A message there and back."""
+    """Measure a message's round trip."""
     count = int(5_000 * SCALE)
     cores = os.sched_getaffinity(0)
     if on_one_core:
@@ -275,7 +275,7 @@ def round_trips(on_one_core: bool) -> Iterator[tuple[Round, Round]]:
 
 @contextlib.contextmanager
 def calls() -> Iterator[tuple[Round, Round]]:
-    """Calls that do nothing, one future each."""
+    """Measure calls that do nothing, one future each."""
     count = int(4_000 * SCALE)
 
     def measure(pool: Any) -> float:
@@ -294,7 +294,7 @@ def calls() -> Iterator[tuple[Round, Round]]:
 
 @contextlib.contextmanager
 def maps(chunk: int) -> Iterator[tuple[Round, Round]]:
-    """Calls that do nothing, by map."""
+    """Measure calls that do nothing, through map."""
     count = int((4_000 if chunk == 1 else 100_000) * SCALE)
 
     def measure(results: Callable[[], Any]) -> float:
@@ -314,7 +314,7 @@ def maps(chunk: int) -> Iterator[tuple[Round, Round]]:
 
 
 def hold(address: str, held: Any) -> None:
-    """Take a message, and keep it."""
+    """Take a message and keep it."""
     delivery = ipc.Queue(address).get()
     held.set()
     threading.Event().wait()
@@ -322,7 +322,7 @@ def hold(address: str, held: Any) -> None:
 
 
 def back_after_a_kill() -> float:
-    """Time from a holder's SIGKILL until another process has its message."""
+    """Measure the time from a holder's SIGKILL until another process has its message."""
     queue = ipc.Queue(f"shm:{NAME}/held")
 
     def measure() -> float:

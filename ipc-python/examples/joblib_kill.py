@@ -1,4 +1,4 @@
-"""joblib on workers one of which is killed: every result arrives.
+"""joblib with one of its workers killed: every result arrives.
 
 python joblib_kill.py
 """

@@ -18,7 +18,8 @@ use crate::waiting::{resume_watcher, seconds};
 #[pyclass(frozen, module = "ipc_queue._ipc")]
 pub struct RawBuffer {
     buffer: SharedBuffer,
-    /// The lock between processes does not keep this process's threads from waiting for themselves.
+    /// Orders this process's threads: the lock between processes must not be taken twice by one
+    /// process.
     turn: Mutex<()>,
 }
 
@@ -60,7 +61,7 @@ impl RawBuffer {
         self.buffer.len()
     }
 
-    /// A copy of `size` bytes at `offset`.
+    /// Returns a copy of `size` bytes at `offset`.
     fn read<'py>(
         &self,
         py: Python<'py>,
@@ -75,7 +76,7 @@ impl RawBuffer {
         Ok(PyBytes::new(py, &bytes))
     }
 
-    /// Copies bytes to `offset`. Nobody sees a part of them.
+    /// Copies bytes to `offset`. No reader sees only a part of them.
     fn write(&self, py: Python<'_>, offset: usize, bytes: &Bound<'_, PyAny>) -> PyResult<()> {
         let payload = Payload::of(bytes)?;
         let bytes = payload.bytes();
@@ -86,7 +87,7 @@ impl RawBuffer {
         written.map_err(|error| of_access(py, &error))
     }
 
-    /// Takes bytes whose writer was killed half-way as they are; which they were.
+    /// Accepts bytes whose writer was killed halfway as they are, and returns their range.
     fn accept_torn(&self, py: Python<'_>) -> PyResult<Option<(usize, usize)>> {
         let accepted = py.detach(|| {
             let _turn = self.turn();
@@ -107,21 +108,21 @@ impl RawBuffer {
         let bytes = (buffer.as_ptr().as_ptr().cast_const(), buffer.len());
         // SAFETY: `view` is the interpreter's. The bytes are a mapping that stays as long as
         // `buffer`, which this object owns and never replaces, and the view has a reference to this
-        // object. Any process and thread may write them at any time: so do all that have a view,
-        // and nothing orders them but what they agree on. No Rust reference to them is ever made:
-        // `read` and `write` copy from and to the pointer, by atomics. So a race gives mixed bytes
-        // to whoever did not agree with the others, as with `multiprocessing.shared_memory`.
+        // object. Any process and thread with a view may write them at any time; only agreement
+        // between them orders the writes. No Rust reference to them is ever made: `read` and
+        // `write` copy from and to the pointer, by atomics. So processes that race without such an
+        // agreement get mixed bytes, as with `multiprocessing.shared_memory`.
         unsafe { view::export(slf.as_any(), bytes, Access::Writable, view, flags) }
     }
 
-    /// The process ids of those that use the buffer now.
+    /// Returns the ids of the processes that use the buffer now.
     fn users(&self) -> Vec<u32> {
         let users = self.buffer.users().into_iter();
         users.map(|user| user.process.pid).collect()
     }
 }
 
-/// Removes a buffer. `False`: there is none.
+/// Removes a buffer. Returns `False` if it does not exist.
 #[pyfunction]
 pub fn remove_buffer(py: Python<'_>, namespace: &str, name: &str) -> PyResult<bool> {
     let namespace =

@@ -1,8 +1,8 @@
 //! A received message, until it is settled.
 //!
-//! Any thread may settle it. Its bytes are exported through the buffer protocol where they lie; as
-//! long as somebody has such a view, settling is refused, since the memory becomes another
-//! message's.
+//! Any thread may settle it. Its bytes are exported in place through the buffer protocol. As long
+//! as such a view exists, settling is refused, because it would free the memory for another
+//! message.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,12 +19,12 @@ use crate::queue::{headers_dict, reason};
 use crate::view::{self, Access};
 use crate::waiting::seconds;
 
-/// What is known of the queue that a delivery came from.
+/// Facts about the queue that a delivery came from.
 #[derive(Clone, Copy)]
 pub struct Origin {
-    /// It is in memory: trying and settling take nanoseconds and wait for nothing.
+    /// `true` if the queue is in memory: trying and settling take nanoseconds and never wait.
     pub in_memory: bool,
-    /// Which copy of the process opened it.
+    /// The number of forks before the process that opened it.
     pub forks: u64,
 }
 
@@ -39,9 +39,9 @@ pub struct Delivery {
 }
 
 struct State {
-    /// `None`: it is settled.
+    /// `None` once it is settled.
     held: Option<OwnedByteDelivery>,
-    /// How many views of its bytes there are.
+    /// The number of views of its bytes.
     views: usize,
 }
 
@@ -58,7 +58,7 @@ impl Delivery {
         }
     }
 
-    /// Never locked while Python code runs, nor while the interpreter's lock is given up.
+    /// Never locked while Python code runs, nor while the interpreter's lock is released.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,7 +97,7 @@ impl Delivery {
         settled.map_err(|error| errors::of_settle(py, &error))
     }
 
-    /// Decodes the content and acks the message; settles it otherwise if that fails.
+    /// Decodes the content and acks the message. If decoding fails, nacks or buries it.
     pub fn take(
         self,
         py: Python<'_>,
@@ -144,7 +144,7 @@ impl Delivery {
 
 #[pymethods]
 impl Delivery {
-    /// The message's content, decoded; a copy, made at the first access.
+    /// The decoded content of the message: a copy, made at the first access.
     #[getter]
     fn data<'py>(slf: &Bound<'py, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
@@ -168,7 +168,7 @@ impl Delivery {
         Ok(bytes)
     }
 
-    /// The message's bytes where they lie, read-only. Release the view before settling.
+    /// A read-only view of the message's bytes, without a copy. Release the view before settling.
     fn view<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyMemoryView>> {
         PyMemoryView::from(slf)
     }
@@ -210,19 +210,19 @@ impl Delivery {
         headers_dict(py, &headers)
     }
 
-    /// Whether it was acked, nacked, put off or buried.
+    /// Returns `True` if it was acked, nacked, snoozed or buried.
     #[getter]
     fn settled(&self) -> bool {
         self.is_settled()
     }
 
-    /// The work is done: the message is never delivered again.
+    /// Reports that the work is done: the message is never delivered again.
     fn ack(&self, py: Python<'_>) -> PyResult<()> {
         self.settle(py, OwnedByteDelivery::ack)
     }
 
-    /// The attempt failed: the message is delivered again, after `delay` seconds or as the queue's
-    /// back-off says.
+    /// Reports that the attempt failed. The message is delivered again, after `delay` seconds or
+    /// the queue's backoff.
     #[pyo3(signature = (reason = "", *, delay = None))]
     fn nack(&self, py: Python<'_>, reason: &str, delay: Option<f64>) -> PyResult<()> {
         let delay: Option<Duration> = delay.map(seconds).transpose()?;
@@ -232,19 +232,19 @@ impl Delivery {
         })
     }
 
-    /// Puts the message off for `delay` seconds. Not an attempt.
+    /// Delays the message by `delay` seconds. This does not count as an attempt.
     fn snooze(&self, py: Python<'_>, delay: f64) -> PyResult<()> {
         let delay = seconds(delay)?;
         self.settle(py, |held| held.snooze(delay))
     }
 
-    /// The message is never delivered again, but kept as a dead letter.
+    /// Makes the message a dead letter: it is kept, but never delivered again.
     #[pyo3(signature = (reason = ""))]
     fn bury(&self, py: Python<'_>, reason: &str) -> PyResult<()> {
         self.settle(py, |held| held.bury_with(reason))
     }
 
-    /// Renews the lease: it ends no earlier than `by` seconds from now.
+    /// Extends the lease, which then ends no earlier than `by` seconds from now.
     fn extend(&self, py: Python<'_>, by: f64) -> PyResult<()> {
         let by = seconds(by)?;
         let extended = self.with_held(py, |held| held.extend(by))?;
@@ -309,9 +309,9 @@ impl Delivery {
         let held = held.ok_or_else(|| errors::settled(slf.py()))?;
         let payload = held.payload();
         let bytes = (payload.as_ptr(), payload.len());
-        // SAFETY: `view` is the interpreter's. The bytes stay in place until the message is settled,
-        // or this object dropped; `settle` refuses while `views` is not zero, and the view has a
-        // reference to this object.
+        // SAFETY: `view` is the interpreter's. The bytes stay in place until the message is
+        // settled, or this object dropped; `settle` refuses while `views` is not zero, and the view
+        // has a reference to this object.
         unsafe { view::export(slf.as_any(), bytes, Access::ReadOnly, view, flags) }?;
         state.views += 1;
         Ok(())
@@ -327,11 +327,11 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if self.origin.in_memory {
-            return; // Giving it back takes nanoseconds.
+            return; // Returning it takes nanoseconds.
         }
         let held = self.state().held.take();
         if held.is_some() {
-            // A server is asked.
+            // This waits for a server.
             Python::attach(|py| py.detach(|| drop(held)));
         }
     }

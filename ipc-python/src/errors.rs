@@ -14,7 +14,7 @@ use ipc_queue::{
 use ipc_shm::{BufferError, CreateError, JoinError, OpenError};
 use pyo3::prelude::*;
 
-/// An instance of the class `name` of `ipc_queue.errors`, with attributes.
+/// Creates an instance of the class `name` of `ipc_queue.errors`, with attributes.
 pub fn new(py: Python<'_>, name: &str, text: &dyn Display, facts: &[(&str, u64)]) -> PyErr {
     let made = || -> PyResult<PyErr> {
         let class = py.import("ipc_queue.errors")?.getattr(name)?;
@@ -87,7 +87,7 @@ pub fn of_send_timeout(py: Python<'_>, error: &SendTimeoutError) -> PyErr {
     }
 }
 
-/// Of a batch of which `sent` messages were sent.
+/// The error of a batch of which `sent` messages were sent.
 pub fn of_batch(py: Python<'_>, sent: usize, error: &SendTimeoutError) -> PyErr {
     let error = of_send_timeout(py, error);
     let said = error.value(py).setattr("sent", sent);
@@ -219,7 +219,7 @@ fn of_join(py: Python<'_>, error: &JoinError) -> PyErr {
     }
 }
 
-/// What the system refuses: descriptors that ran out have a class of their own.
+/// The error of a refusal by the system. Running out of descriptors has its own class.
 pub fn of_system(py: Python<'_>, error: &(dyn std::error::Error + 'static)) -> PyErr {
     let code = os_code(error);
     // EMFILE, ENFILE.
@@ -234,7 +234,7 @@ pub fn of_system(py: Python<'_>, error: &(dyn std::error::Error + 'static)) -> P
     new(py, "SystemRefused", &error, &[])
 }
 
-/// The system's error number, wherever in the chain it is.
+/// Returns the system's error number, wherever it is in the chain of causes.
 fn os_code(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {

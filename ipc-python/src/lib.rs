@@ -1,6 +1,6 @@
 //! The extension module of the Python package `ipc-queue`: handles, deliveries, waiting, the pool.
 //!
-//! Python decides what things mean; this waits and moves bytes. Start with `queue.rs`.
+//! Python gives things their meaning; this module waits and moves bytes. Start with `queue.rs`.
 
 mod buffer;
 mod delivery;
@@ -16,7 +16,7 @@ mod waiting;
 
 #[pyo3::pymodule]
 mod _ipc {
-    /// Before a worker of a pool opens anything.
+    /// This must run before a worker of a pool opens anything.
     #[pymodule_init]
     fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
         #[cfg(feature = "nats")]

@@ -1,5 +1,5 @@
-//! MessagePack of plain Python values, as Rust's `Encoding::MessagePack` writes and reads it:
-//! objects are maps with the names of their fields.
+//! MessagePack of plain Python values, compatible with Rust's `Encoding::MessagePack`: objects are
+//! maps with the names of their fields.
 
 use pyo3::exceptions::{PyOverflowError, PyRecursionError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -12,7 +12,8 @@ use crate::payload::Payload;
 /// Values nested deeper than this are refused.
 const MAX_DEPTH: usize = 200;
 
-/// The MessagePack bytes of a value. What has no form of its own is given to `default`.
+/// Returns the MessagePack bytes of a value. An object without a form of its own is passed to
+/// `default`.
 #[pyfunction]
 #[pyo3(signature = (value, default = None))]
 pub fn pack<'py>(
@@ -24,7 +25,7 @@ pub fn pack<'py>(
     Ok(PyBytes::new(value.py(), &bytes))
 }
 
-/// The value of MessagePack bytes.
+/// Returns the value of MessagePack bytes.
 #[pyfunction]
 pub fn unpack<'py>(bytes: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let payload = Payload::of(bytes)?;
@@ -149,8 +150,8 @@ fn append_int(value: &Bound<'_, PyAny>, bytes: &mut Vec<u8>) -> PyResult<()> {
     Ok(())
 }
 
-/// The shortest head for a length: in the marker itself if `fixed` says up to which, else behind a
-/// marker for one, two or four bytes.
+/// Appends the shortest head for a length: in the marker itself up to the limit in `fixed`, else
+/// after a marker for one, two or four bytes.
 fn append_length(
     length: usize,
     fixed: Option<(u8, usize)>,
@@ -269,7 +270,7 @@ impl<'py, 'b> Reader<'py, 'b> {
         self.list(count, depth)
     }
 
-    /// Grows as items are found: a count alone reserves no memory.
+    /// The list grows as items are read: the count alone reserves no memory.
     fn list(&mut self, count: usize, depth: usize) -> PyResult<Bound<'py, PyAny>> {
         let list = PyList::empty(self.py);
         for _ in 0..count {

@@ -1,4 +1,4 @@
-//! A process's membership in a group: who is alive.
+//! A process's membership in a group, and the health of its members.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,12 +13,13 @@ use crate::waiting::{self, resume_watcher, seconds};
 /// A row about a node: name, process id, health, seconds since it joined, seconds since it beat.
 type Row = (String, u32, &'static str, f64, f64);
 
-/// This process as a member of a group, under a name. It beats by itself unless told otherwise.
+/// This process as a member of a group, under a name. It beats by itself unless `interval` is
+/// `None`.
 #[pyclass(frozen, module = "ipc_queue._ipc")]
 pub struct RawNode {
-    /// `None`: it has left.
+    /// `None` after it has left.
     node: Mutex<Option<Node>>,
-    /// Which copy of the process joined.
+    /// The number of forks before the process that joined.
     forks: u64,
 }
 
@@ -62,12 +63,12 @@ impl RawNode {
         })
     }
 
-    /// Says that this process is well.
+    /// Records that this process is healthy.
     fn beat(&self, py: Python<'_>) -> PyResult<()> {
         self.with_node(py, Node::beat)
     }
 
-    /// Whether a node is `alive`, `stale`, `dead` or has `left`; `None` if nobody had the name.
+    /// Returns `alive`, `stale`, `dead` or `left`; `None` if no member had the name.
     fn health(&self, py: Python<'_>, name: &str, timeout: f64) -> PyResult<Option<&'static str>> {
         let timeout: Duration = seconds(timeout)?;
         let health = self.with_node(py, |node| node.alive(name, timeout))?;
@@ -96,7 +97,7 @@ impl RawNode {
 impl Drop for RawNode {
     fn drop(&mut self) {
         if self.forks != waiting::forks() {
-            // Its thread is not here, and the membership is the parent's.
+            // In a forked copy the thread does not exist, and the membership is the parent's.
             let node = self.node.get_mut().unwrap_or_else(PoisonError::into_inner);
             std::mem::forget(node.take());
         }

@@ -38,11 +38,11 @@ impl<'py> Payload<'py> {
             Self::Buffer(buffer) if buffer.len_bytes() == 0 => &[],
             Self::Buffer(buffer) => {
                 let start = buffer.buf_ptr().cast::<u8>().cast_const();
-                // SAFETY: the exporter keeps `len_bytes` contiguous bytes (checked in `of`) in place
-                // until the buffer is released, which `self` outlives. Other Python threads may write
-                // them meanwhile if the caller lets them, as with any buffer that is read without the
-                // interpreter's lock (`hashlib`, `zlib`): then the copy has some of both, which is
-                // the race of the program that does so. The bytes are only copied.
+                // SAFETY: the exporter keeps `len_bytes` contiguous bytes (checked in `of`) in
+                // place until the buffer is released, which `self` outlives. Other Python threads
+                // may write them at the same time if the caller lets them, as with any buffer that
+                // is read without the interpreter's lock (`hashlib`, `zlib`). The copy is then a
+                // mixture, which is a race in the calling program. The bytes are only copied.
                 unsafe { slice::from_raw_parts(start, buffer.len_bytes()) }
             }
         }

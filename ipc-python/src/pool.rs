@@ -1,9 +1,9 @@
-//! The supervised pool of worker processes, as the executor uses it.
+//! The supervised pool of worker processes, for the executor.
 //!
-//! No callbacks: one that wants the interpreter's lock under the pool's lock would deadlock with a
-//! thread that submits. The executor's own thread asks for events instead. So a job is submitted
-//! without giving the interpreter's lock up, if the queue has room: none of the locks on the way is
-//! held by a thread that waits for the interpreter's.
+//! There are no callbacks: a callback that takes the interpreter's lock under the pool's lock would
+//! deadlock with a thread that submits. The executor's own thread polls for events instead. So a
+//! job can be submitted without releasing the interpreter's lock if the queue has room: no thread
+//! that waits for the interpreter's lock holds any of the locks on the way.
 
 use std::collections::{HashMap, HashSet};
 use std::process::Command;
@@ -29,16 +29,16 @@ const HANDLER: &str = "call";
 /// Worker processes that run pickled calls.
 #[pyclass(frozen, module = "ipc_queue._ipc", weakref)]
 pub struct RawPool {
-    /// Taken when it is dropped.
+    /// `None` only while it is being dropped.
     pool: Option<Arc<Pool>>,
-    /// Which copy of the process started it.
+    /// The number of forks before the process that started it.
     forks: u64,
-    /// What stands for each open job in Python. Nothing is dropped while this is locked: that may
-    /// run any code.
+    /// The Python future of each open job. Nothing is dropped while this is locked, because
+    /// dropping may run any code.
     open: Mutex<HashMap<u64, Py<PyAny>>>,
 }
 
-/// What became of a job, for Python: `(future, what, detail, signal, attempts)`. The detail is the
+/// The outcome of a job, for Python: `(future, what, detail, signal, attempts)`. The detail is the
 /// answer if the job is done, and otherwise says why not.
 type Event = (Py<PyAny>, &'static str, Py<PyAny>, Option<i32>, u8);
 
@@ -57,7 +57,7 @@ impl RawPool {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One try to submit. A job that was not submitted is not in the table.
+    /// Tries once to submit. A job that was not submitted is not in the table.
     fn try_submit(
         &self,
         pool: &Pool,
@@ -78,7 +78,7 @@ impl RawPool {
         submitted
     }
 
-    /// What an event says of an open job.
+    /// Converts an event of an open job for Python.
     fn to_python(&self, py: Python<'_>, event: JobEvent) -> PyResult<Option<Event>> {
         let (job, answer) = match event {
             JobEvent::Begun { job } => {
@@ -140,7 +140,7 @@ impl RawPool {
         })
     }
 
-    /// Submits a call and returns its number. What becomes of it comes with `future`.
+    /// Submits a call and returns its number. Its events carry `future`.
     #[pyo3(signature = (call, future, timeout = None))]
     fn submit(
         &self,
@@ -169,7 +169,7 @@ impl RawPool {
         submitted.map_err(|error| errors::of_pool(py, &error))
     }
 
-    /// What became of jobs since this was last asked. Waits for at most `timeout` seconds.
+    /// Returns the outcomes of jobs since the last call. Waits for at most `timeout` seconds.
     fn events(&self, py: Python<'_>, timeout: f64) -> PyResult<Vec<Event>> {
         let pool = self.pool(py)?;
         let time = seconds(timeout)?;
@@ -179,7 +179,7 @@ impl RawPool {
             _ => None,
         };
         let answered: HashSet<u64> = events.iter().filter_map(answered).collect();
-        // That a job was begun is of no interest once it is answered.
+        // The start of a job does not matter once the job is answered.
         let is_news = |event: &JobEvent| match event {
             JobEvent::Begun { job } => !answered.contains(job),
             _ => true,
@@ -191,26 +191,26 @@ impl RawPool {
             .collect()
     }
 
-    /// What stands for the jobs that are open.
+    /// Returns the futures of the open jobs.
     fn open_futures(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
         let open = self.open();
         open.values().map(|future| future.clone_ref(py)).collect()
     }
 
-    /// The same. They are forgotten.
+    /// Returns the futures of the open jobs, and forgets them.
     fn forget_open(&self) -> Vec<Py<PyAny>> {
         let open = std::mem::take(&mut *self.open());
         open.into_values().collect()
     }
 
-    /// Makes a job unwanted. A worker that has it is killed after the pool's grace.
+    /// Cancels a job. A worker that runs it is killed after the pool's grace period.
     fn cancel(&self, py: Python<'_>, job: u64) -> PyResult<()> {
         let pool = self.pool(py)?;
         py.detach(|| pool.cancel(job));
         Ok(())
     }
 
-    /// The workers: `(number, name, pid, ready, job, jobs done)`.
+    /// Returns the workers: `(number, name, pid, ready, job, jobs done)`.
     #[expect(clippy::type_complexity, reason = "a row for Python")]
     fn workers(&self, py: Python<'_>) -> PyResult<Vec<(u64, String, u32, bool, Option<u64>, u64)>> {
         let workers = self.pool(py)?.workers().into_iter();
@@ -234,7 +234,7 @@ impl RawPool {
         Ok(())
     }
 
-    /// Takes no more jobs, and ends when those that there are are done.
+    /// Accepts no more jobs, and ends when the existing ones are done.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let pool = self.pool(py)?;
         let closed = py.detach(|| pool.close());
@@ -257,7 +257,7 @@ impl RawPool {
         Ok(self.pool(py)?.address().to_owned())
     }
 
-    /// Waits until the pool has ended. Why it ended, if not as it should.
+    /// Waits until the pool has ended. Returns the reason if it ended abnormally.
     fn wait(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let pool = self.pool(py)?;
         let handle = pool.handle();
@@ -272,7 +272,7 @@ impl Drop for RawPool {
             return;
         };
         if self.forks != waiting::forks() {
-            // Its threads are not here, and its workers are the parent's.
+            // In a forked copy its threads do not exist, and its workers are the parent's.
             std::mem::forget(pool);
             return;
         }
@@ -320,8 +320,8 @@ fn is_full(error: &PoolError) -> bool {
     matches!(error, PoolError::NoRoom { .. })
 }
 
-/// In a process that a pool started, runs calls until the pool ends, and returns the exit code that
-/// the process is to end with. `None`: this is not a worker.
+/// In a process that a pool started, runs calls until the pool ends, and returns the exit code for
+/// the process. Returns `None` if this is not a worker.
 #[pyfunction]
 pub fn work(py: Python<'_>, call: Py<PyAny>) -> Option<i32> {
     let mut handlers = Handlers::new();

@@ -1,7 +1,8 @@
-//! A queue of bytes, for any thread of any process that is forked from the one that opened it.
+//! A queue of bytes, for any thread of the process that opened it and of its forked copies.
 //!
 //! A handle belongs to one thread, so each thread has its own. A forked copy of the process opens
-//! the queue anew at its first operation: what it inherited is its parent's.
+//! the queue again at its first operation, because everything that it inherited belongs to its
+//! parent.
 
 use std::cell::OnceCell;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -30,7 +31,7 @@ use crate::payload::{DETACH_FROM, Payload};
 use crate::settings::{self, Wanted};
 use crate::waiting::{self, Limit, resume_watcher, seconds};
 
-/// A queue that is open.
+/// An open queue.
 #[pyclass(frozen, module = "ipc_queue._ipc", name = "RawQueue")]
 pub struct RawQueue {
     address: String,
@@ -42,21 +43,21 @@ pub struct RawQueue {
 /// A queue as one process opened it.
 struct Opened {
     queue: ByteQueue,
-    /// Which copy of the process did.
+    /// The number of forks before that process.
     forks: u64,
     handles: ThreadLocal<Handles>,
     /// The same queue as a forked copy of the process opened it.
     successor: OnceLock<Box<Opened>>,
 }
 
-/// One thread's handles. Each is made when it is needed.
+/// One thread's handles. Each is created when first needed.
 #[derive(Default)]
 struct Handles {
     sender: OnceCell<ByteSender>,
     receiver: OnceCell<ByteReceiver>,
 }
 
-/// A descriptor that is readable when it is time to look at the queue.
+/// A descriptor that is readable when the queue should be tried again.
 #[pyclass(frozen, module = "ipc_queue._ipc")]
 pub struct RawReadiness {
     readiness: Mutex<Readiness>,
@@ -84,7 +85,7 @@ impl Opened {
 }
 
 impl RawQueue {
-    /// The queue as this process has opened it.
+    /// Returns the queue as this process has opened it.
     #[inline]
     fn opened(&self, py: Python<'_>) -> PyResult<&Opened> {
         resume_watcher();
@@ -105,7 +106,7 @@ impl RawQueue {
         Ok(opened)
     }
 
-    /// Runs a control call without the interpreter's lock: it may ask a server.
+    /// Runs a control call without the interpreter's lock: it may wait for a server.
     fn control<T: Send, E: Send>(
         &self,
         py: Python<'_>,
@@ -226,8 +227,8 @@ impl RawQueue {
             .map_err(|error| errors::of_send_timeout(py, &error))
     }
 
-    /// Sends one message made of several pieces of bytes, with options. `False`: a message of its
-    /// key was sent before.
+    /// Sends one message made of several pieces of bytes, with options. Returns `False` if a
+    /// message with its key was sent before.
     #[pyo3(signature = (parts, timeout = None, options = None))]
     fn put_parts(
         &self,
@@ -258,7 +259,7 @@ impl RawQueue {
         }
     }
 
-    /// Sends many messages in their order. An error says in `sent` how many were.
+    /// Sends many messages in order. The attribute `sent` of an error is the number that were sent.
     #[pyo3(signature = (payloads, timeout = None))]
     fn put_batch(
         &self,
@@ -286,7 +287,7 @@ impl RawQueue {
         outcome.map_err(|error| errors::of_batch(py, sent, &error))
     }
 
-    /// The next message. Its `data` is what `decode` makes of the delivery.
+    /// Receives the next message. Its `data` is the result of `decode`.
     #[pyo3(signature = (timeout = None, decode = None))]
     fn get(
         &self,
@@ -298,7 +299,7 @@ impl RawQueue {
         Ok(self.delivery(py, held, &decode))
     }
 
-    /// The next messages, at most `most`: waits for the first, then takes what else is there.
+    /// Receives at most `most` messages: waits for the first, then takes what else is available.
     #[pyo3(signature = (most, timeout = None, decode = None))]
     fn get_batch(
         &self,
@@ -325,8 +326,8 @@ impl RawQueue {
         Ok(deliveries.collect())
     }
 
-    /// The content of the next message, which is acked: its bytes, or what `decode` makes of them. A
-    /// message that can't be decoded is given back, or buried if `bury` says so.
+    /// Receives and acks the next message, and returns its bytes or the result of `decode`. A
+    /// message that can't be decoded is nacked, or buried if `bury` is true.
     #[pyo3(signature = (timeout = None, decode = None, bury = false))]
     fn take(
         &self,
@@ -342,7 +343,7 @@ impl RawQueue {
             return self.delivery(py, held, &None).take(py, decode, bury);
         }
         match opened.receiver().try_recv() {
-            // Large ones are decoded where they lie.
+            // Large payloads are decoded in place.
             Ok(delivery) if decode.is_none() || delivery.payload().len() <= DETACH_FROM => {
                 let bytes = PyBytes::new(py, delivery.payload());
                 delivery
@@ -440,7 +441,7 @@ impl RawQueue {
         to_dict(py, &stats)
     }
 
-    /// The present leases: `(holder, pid, message, attempt)`.
+    /// Returns the present leases: `(holder, pid, message, attempt)`.
     fn leases(&self, py: Python<'_>) -> PyResult<Vec<(String, u32, String, u8)>> {
         let leases = self.control(py, |queue| queue.transport().leases(), errors::of_control)?;
         let leases = leases.into_iter();
@@ -448,7 +449,7 @@ impl RawQueue {
         Ok(tuples.collect())
     }
 
-    /// The dead letters, as dictionaries.
+    /// Returns the dead letters, as dictionaries.
     fn dead_letters<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         let letters = self.control(
             py,
@@ -511,7 +512,7 @@ impl RawReadiness {
     }
 }
 
-/// Removes a queue with everything in it. `False`: there is none.
+/// Removes a queue with everything in it. Returns `False` if it does not exist.
 #[pyfunction]
 pub fn remove(py: Python<'_>, address: &str) -> PyResult<bool> {
     resume_watcher();
@@ -519,7 +520,7 @@ pub fn remove(py: Python<'_>, address: &str) -> PyResult<bool> {
     removed.map_err(|error| errors::of_control(py, &error))
 }
 
-/// The namespaces in shared memory whose names begin with `prefix`.
+/// Returns the namespaces in shared memory whose names begin with `prefix`.
 #[pyfunction]
 pub fn namespaces(py: Python<'_>, prefix: &str) -> PyResult<Vec<String>> {
     // Any namespace knows its siblings.
@@ -530,7 +531,7 @@ pub fn namespaces(py: Python<'_>, prefix: &str) -> PyResult<Vec<String>> {
     Ok(names.filter(|name| name.starts_with(prefix)).collect())
 }
 
-/// The queues in a namespace in shared memory.
+/// Returns the queues in a namespace in shared memory.
 #[pyfunction]
 pub fn queues(py: Python<'_>, namespace: &str) -> PyResult<Vec<String>> {
     let namespace = namespace_of(py, namespace)?;
@@ -539,7 +540,7 @@ pub fn queues(py: Python<'_>, namespace: &str) -> PyResult<Vec<String>> {
     Ok(names.iter().map(|name| name.to_string()).collect())
 }
 
-/// Removes a queue that no process but this one has open, by the kernel's locks.
+/// Removes a queue, unless the kernel's locks show that another process has it open.
 #[pyfunction]
 pub fn remove_unused(py: Python<'_>, namespace: &str, name: &str) -> PyResult<bool> {
     let namespace = namespace_of(py, namespace)?;
@@ -563,7 +564,7 @@ fn namespace_of(py: Python<'_>, name: &str) -> PyResult<Namespace> {
     Namespace::new(name).map_err(|error| errors::new(py, "BadAddress", &error, &[]))
 }
 
-/// The fields of a flat record, by their names: a field that is new appears by itself.
+/// Returns the fields of a flat record by name. New fields appear automatically.
 fn to_dict<'py>(py: Python<'py>, record: &impl Serialize) -> PyResult<Bound<'py, PyDict>> {
     let fields =
         serde_json::to_value(record).map_err(|error| PyValueError::new_err(error.to_string()))?;
@@ -577,14 +578,14 @@ fn to_dict<'py>(py: Python<'py>, record: &impl Serialize) -> PyResult<Bound<'py,
     Ok(dict)
 }
 
-/// Why a message could not be decoded, as its dead letter says it.
+/// Returns the reason for a dead letter that could not be decoded.
 pub fn reason(py: Python<'_>, error: &PyErr) -> String {
     let name = error.get_type(py).name();
     let name = name.map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
     format!("{name}: {}", error.value(py))
 }
 
-/// A time-out of the last slice as one of the whole wait.
+/// Turns a time-out of the last slice into one of the whole wait.
 fn since(started: Instant, mut error: RecvTimeoutError) -> RecvTimeoutError {
     if let RecvTimeoutError::TimedOut { waited, .. } = &mut error {
         *waited = started.elapsed();
@@ -592,7 +593,7 @@ fn since(started: Instant, mut error: RecvTimeoutError) -> RecvTimeoutError {
     error
 }
 
-/// The same, of a send.
+/// Like `since`, for a send.
 fn not_sent_since(started: Instant, mut error: SendTimeoutError) -> SendTimeoutError {
     if let SendTimeoutError::TimedOut { waited, .. } = &mut error {
         *waited = started.elapsed();
@@ -600,7 +601,7 @@ fn not_sent_since(started: Instant, mut error: SendTimeoutError) -> SendTimeoutE
     error
 }
 
-/// A limit of zero is not a time-out but a question: its answer is another error.
+/// With a limit of zero the call does not wait, and fails with another error than a time-out.
 fn at_once_if(limit: Limit, wait: Wait) -> Wait {
     if limit.is_zero() { Wait::No } else { wait }
 }

@@ -10,14 +10,14 @@ use pyo3::types::{PyDict, PyFloat, PyInt};
 
 use crate::waiting::seconds;
 
-/// What a Python program wants of the queue that it opens.
+/// What a Python program requests of the queue that it opens.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     options: QueueOptions,
     mode: OpenMode,
-    /// The name of the payloads of a queue that is created.
+    /// The payload name of a queue that is created.
     payload: String,
-    /// Whether an existing queue may have any payloads.
+    /// `true` if an existing queue may carry any payloads.
     any_payload: bool,
 }
 
@@ -49,10 +49,10 @@ impl Wanted {
         })
     }
 
-    /// Opens whatever is there first: it has its payloads' name already. Creates the queue under the
-    /// name that is wanted only if there is none.
+    /// First opens an existing queue, whatever its payload name. Creates the queue with the
+    /// requested name only if it does not exist.
     pub fn open(&self, address: &str) -> Result<ByteQueue, QueueError> {
-        /// The queue may be removed and created by others meanwhile, more than once.
+        /// Other processes may remove and create the queue between the attempts, more than once.
         const TRIES: usize = 10;
         let named = || self.options.clone().type_name(&self.payload);
         if !self.any_payload {
@@ -68,14 +68,14 @@ impl Wanted {
             }
             tries += 1;
             match named().mode(self.mode).open_bytes(address) {
-                // Created by another process just now.
+                // Another process has just created it.
                 Err(QueueError::PayloadDiffers { .. }) if tries < TRIES => {}
                 opened => return opened,
             }
         }
     }
 
-    /// The same, for another process: it opens what this one has created.
+    /// Returns the request for a forked copy: it opens the queue that this process has created.
     pub fn reopening(&self) -> Self {
         Self {
             mode: OpenMode::Open,

@@ -6,7 +6,7 @@ use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-/// Whether Python may write what a view shows.
+/// Whether Python may write through a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     ReadOnly,
@@ -17,8 +17,8 @@ pub enum Access {
 ///
 /// # Safety
 /// `view` is valid and writable. The bytes stay where they are until the view is released; the view
-/// holds a reference to `owner` until then. If it is read-only, nobody writes them meanwhile; if it
-/// is writable, no Rust reference to them exists meanwhile.
+/// holds a reference to `owner` until then. During that time, nothing writes them if the view is
+/// read-only, and no Rust reference to them exists if it is writable.
 pub unsafe fn export(
     owner: &Bound<'_, PyAny>,
     (start, length): (*const u8, usize),
@@ -30,7 +30,8 @@ pub unsafe fn export(
         .map_err(|_| PyBufferError::new_err("more bytes than a view can have"))?;
     let start = start.cast::<c_void>().cast_mut();
     let read_only = c_int::from(access == Access::ReadOnly);
-    // SAFETY: the caller vouches for `view` and for the bytes; read-only views are never written.
+    // SAFETY: the caller guarantees that `view` and the bytes are valid; read-only views are never
+    // written.
     let filled =
         unsafe { ffi::PyBuffer_FillInfo(view, owner.as_ptr(), start, length, read_only, flags) };
     if filled == 0 {

@@ -1,7 +1,7 @@
 //! Waiting without the interpreter's lock, and without missing signals.
 //!
 //! The main thread waits in slices and runs Python's signal handlers between them, so that Ctrl-C
-//! ends every blocking call. A handler that returns lets the call go on with its deadline.
+//! ends every blocking call. If the handler returns, the call continues with the same deadline.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,35 +12,35 @@ use pyo3::exceptions::PyValueError;
 use pyo3::marker::Ungil;
 use pyo3::prelude::*;
 
-/// How long the main thread does not look at signals.
+/// How long the main thread waits before it checks for signals.
 const MAIN_SLICE: Duration = Duration::from_millis(50);
-/// How long other threads wait at once.
+/// How long other threads wait at a time.
 const OTHER_SLICE: Duration = Duration::from_millis(500);
 
 /// The number of forks between the first process that loaded this module and this one. Written by
 /// [`after_fork_in_child`] only.
 static FORKS: AtomicU64 = AtomicU64::new(0);
-/// Whether the watcher's thread is paused. Raised before a fork, lowered by the next operation.
+/// Nonzero while the watcher's thread is paused. Set before a fork, cleared by the next operation.
 static PAUSED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// Whether this is the main thread, and after how many forks that was found out.
+    /// Whether this is the main thread, and the number of forks when that was determined.
     static IS_MAIN: Cell<Option<(u64, bool)>> = const { Cell::new(None) };
 }
 
-/// Which copy of the process this is.
+/// Returns the number of forks before this process.
 pub fn forks() -> u64 {
     FORKS.load(Ordering::Relaxed)
 }
 
-/// Ends the watcher's thread, so that Python finds one thread less when it forks.
+/// Ends the watcher's thread, so that Python counts one thread less when it forks.
 #[pyfunction]
 pub fn before_fork() {
     PAUSED.store(1, Ordering::Relaxed);
     ipc_shm::watch::pause();
 }
 
-/// A copy of the process: what it inherited is its parent's.
+/// Counts the fork in the child: everything that it inherited belongs to its parent.
 #[pyfunction]
 pub fn after_fork_in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
@@ -57,7 +57,7 @@ pub fn resume_watcher() {
     }
 }
 
-/// A Python time-out: `None` is for ever, and zero is now.
+/// A Python time-out: `None` means forever, and zero means now.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit(Option<Duration>);
 
@@ -68,7 +68,7 @@ impl Limit {
             Some(seconds) if seconds.is_nan() => {
                 Err(PyValueError::new_err("a time-out can't be NaN"))
             }
-            // More than the clock can say is for ever.
+            // A time beyond the clock's range means forever.
             Some(seconds) => Ok(Self(
                 Duration::try_from_secs_f64(seconds.max(0.0))
                     .ok()

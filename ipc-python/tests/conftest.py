@@ -1,4 +1,4 @@
-"""What all tests share: names of their own, and a look for leaks after each test."""
+"""Shared by all tests: private folders, and a check for leaks after each test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import suites
 
-# Places of their own, so that what other programs leave is not taken for ours.
+# Private folders, so that files of other programs are not taken for ours.
 SHM = Path(tempfile.mkdtemp(prefix="ipc-python-test-", dir="/dev/shm"))
 os.environ["IPC_SHM_DIR"] = str(SHM)
 os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="ipc-python-test-")
@@ -37,15 +37,15 @@ _LASTING = ("ipc-watch", "ipc-nats")
 
 
 def _files() -> set[str]:
-    # A queue of `ipc_queue.mp` that was given to another process stays until its creator exits, as
-    # a test in test_mp.py has it.
+    # A queue of `ipc_queue.mp` that was given to another process stays until its creator exits; a
+    # test in test_mp.py checks that.
     ours = f"/py-{os.getpid()}-"
     found = {str(path) for path in SHM.rglob("*") if path.is_file()}
     return {path for path in found if ours not in path}
 
 
 def _descriptors() -> set[str]:
-    """What the open descriptors stand for, except those of pytest and of the watcher."""
+    """Return what the open descriptors refer to, except those of pytest and of the watcher."""
     found = set()
     for entry in os.listdir("/proc/self/fd"):
         try:
@@ -81,16 +81,16 @@ def _state() -> dict[str, set[str]]:
     }
 
 
-# How long a test may take, in seconds, unless its mark `limit` says otherwise. Nothing is measured
-# by this: it is for what would never end.
+# How long a test may take, in seconds, unless its mark `limit` says otherwise. It measures nothing:
+# it ends tests that would never end.
 LIMIT = 150
-# How long after that each further step may take, such as taking down what the test has set up.
+# How long each further step may take after that, such as the test's teardown.
 FURTHER = 20
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test that takes too long, by its name, and go on with the next."""
+    """Fail a test that takes too long, with its name, and continue with the next."""
     mark = item.get_closest_marker("limit")
     limit = LIMIT if mark is None else mark.args[0]
 
@@ -118,7 +118,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    """Write the table in the README, if that was wanted."""
+    """Write the table in the README, if requested."""
     if "IPC_WRITE_DOCS" in os.environ:
         suites.write_table(Path(__file__).parent.parent / "README.md")
 
@@ -145,7 +145,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
         gc.collect()
         left = {what: found - before[what] for what, found in _state().items()}
         left = {what: found for what, found in left.items() if found}
-        # Threads and processes that were told to end need a moment.
+        # Threads and processes that are ending need a moment.
         if not left or time.monotonic() > deadline:
             break
         threading.Event().wait(0.02)
@@ -163,7 +163,7 @@ def address() -> Iterator[str]:
 # Ctrl-C as a terminal has it: whatever started the tests may ignore it.
 CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 
-# Nothing takes longer, in seconds.
+# Time in seconds after which something counts as stuck.
 PATIENCE = 120
 
 
@@ -180,7 +180,7 @@ class Child:
         )
 
     def line(self) -> str:
-        """The next line that it prints."""
+        """Return the next line that it prints."""
         assert self.process.stdout is not None
         limit = threading.Timer(PATIENCE, self.process.kill)
         limit.start()
@@ -204,7 +204,7 @@ class Child:
         self.process.wait()
 
     def end(self) -> str:
-        """Wait for its end. Return what else it printed."""
+        """Wait for its end. Return the rest of its output."""
         out, errors = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0, errors
         return out

@@ -1,7 +1,7 @@
-"""Other projects' test suites, each in processes of its own.
+"""Other projects' test suites, each in its own processes.
 
-A test with the mark `suite` names the command of one. It is started before the first test, since
-such suites mostly sleep, and the test itself runs last and looks at what came of it.
+A test with the mark `suite` names the command of one. It is started before the first
+test, since such suites mostly sleep. The test itself runs last and checks the outcome.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ PATIENCE = 280
 
 
 class Suite:
-    """A suite that runs."""
+    """A running suite."""
 
     def __init__(self, command: list[str]) -> None:
         """Start a program with its first argument, the path of its report, and other arguments."""
-        # Places of its own: what it has there now is not left behind by some other test.
+        # Private folders, so that its files are not taken for leaks of another test.
         folders = ("/dev/shm", "/tmp")
         prefix = "ipc-python-suite-"
         self._places = [tempfile.mkdtemp(prefix=prefix, dir=folder) for folder in folders]
         self._report = Path(self._places[1]) / "report"
-        # Not imported before the tests' own places are set.
+        # Imported only after the tests' private folders are set.
         import ipc_queue
 
         package = str(Path(ipc_queue.__file__).parent.parent)
@@ -54,7 +54,7 @@ class Suite:
         atexit.register(self.end)
 
     def outcomes(self) -> dict[str, str]:
-        """Wait for its end. Return what became of each test, by its name."""
+        """Wait for its end. Return the outcome of each test, by name."""
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -64,12 +64,12 @@ class Suite:
         return json.loads(self._report.read_text())  # type: ignore[no-any-return]
 
     def log(self) -> str:
-        """The last part of what it printed."""
+        """Return the last part of its output."""
         text = self._report.with_suffix(".log").read_text(errors="replace")
         return text[-20_000:]
 
     def end(self) -> None:
-        """Kill what is left of it, and remove its places."""
+        """Kill what is left of it, and remove its folders."""
         atexit.unregister(self.end)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -89,7 +89,7 @@ def start(items: list[Any]) -> None:
 
 
 def started(command: list[str]) -> Suite:
-    """The suite of a command: the one that runs already, or a new one."""
+    """Return the suite of a command: the running one, or a new one."""
     name = " ".join(command)
     if name not in _running:
         _running[name] = Suite(command)
@@ -101,7 +101,7 @@ _reasons: dict[str, str] = {}
 
 
 def note(name: str, outcomes: dict[str, str], differ: dict[str, str]) -> None:
-    """Note what came of a suite, for the table in the README."""
+    """Note the outcome of a suite, for the table in the README."""
     skipped = sum(outcome.startswith("skipped") for outcome in outcomes.values())
     passed = len(outcomes) - skipped - len(differ)
     _rows.append(f"| {name} | {len(outcomes) - skipped} | {passed} | {skipped} |")

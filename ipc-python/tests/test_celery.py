@@ -31,7 +31,7 @@ def connection(namespace):
         yield connection
 
 
-def test_messages_come_once_and_in_order(connection, namespace):
+def test_messages_arrive_once_and_in_order(connection, namespace):
     queue = connection.SimpleQueue("jobs")
     for n in range(10):
         queue.put({"n": n})
@@ -46,7 +46,9 @@ def test_messages_come_once_and_in_order(connection, namespace):
     queue.close()
 
 
-def test_a_rejected_message_is_a_dead_letter_and_a_requeued_one_comes_again(connection, namespace):
+def test_a_rejected_message_is_a_dead_letter_and_a_requeued_one_is_redelivered(
+    connection, namespace
+):
     queue = connection.SimpleQueue("jobs")
     queue.put("a")
     queue.get(timeout=10).requeue()
@@ -58,7 +60,7 @@ def test_a_rejected_message_is_a_dead_letter_and_a_requeued_one_comes_again(conn
     queue.close()
 
 
-def test_what_a_closed_connection_had_comes_to_another(connection, namespace):
+def test_messages_of_a_closed_connection_go_to_another(connection, namespace):
     queue = connection.SimpleQueue("jobs")
     queue.put("a")
     with kombu.Connection(f"ipc://{namespace}") as other:
@@ -88,7 +90,7 @@ def test_unacknowledged_consumers_and_purge(connection):
     queue.close()
 
 
-def test_celery_acknowledges_late_unless_the_program_says_otherwise(namespace):
+def test_celery_acknowledges_late_unless_configured_otherwise(namespace):
     celery = pytest.importorskip("celery")
 
     def work(n):
@@ -99,7 +101,7 @@ def test_celery_acknowledges_late_unless_the_program_says_otherwise(namespace):
         app = celery.Celery("shop", broker=broker, set_as_current=False)
         app.conf.update(own)
         task = app.task(name="work")(work)
-        # As a worker does.
+        # A worker does this.
         app.finalize()
         return task.acks_late, task.reject_on_worker_lost, app.conf.worker_prefetch_multiplier
 

@@ -75,7 +75,7 @@ def _check(name: str, command: list[str], prefix: str, expected: dict[str, str])
     failed = {test for test, outcome in outcomes.items() if outcome == "failed"}
     surprising = sorted(failed - set(expected))
     if surprising:
-        # These tests sleep, and hope that the machine is fast: once more, and alone.
+        # These tests rely on sleeps and a fast machine: run them again, alone.
         again = suites.Suite([*command, *(prefix + test for test in surprising)])
         failed_again = {test for test, what in again.outcomes().items() if what == "failed"}
         log = again.log()

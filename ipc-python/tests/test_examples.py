@@ -1,4 +1,4 @@
-"""The examples: each is run, and loses nothing though a process of it is killed."""
+"""The examples: each is run, and loses nothing although one of its processes is killed."""
 
 from __future__ import annotations
 

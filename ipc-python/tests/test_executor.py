@@ -1,4 +1,4 @@
-"""The executor: what the tests of `concurrent.futures` do not ask, and what differs."""
+"""The executor: what the tests of `concurrent.futures` do not cover, and what differs."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_dead_worker_fails_one_future_with_the_reason(pool):
     assert pool.submit(square, 3).result(timeout=60) == 9
 
 
-def test_no_function_runs_twice_unless_asked(pool, tmp_path):
+def test_no_function_runs_twice_by_default(pool, tmp_path):
     with pytest.raises(ipc.WorkerDied):
         pool.submit(die_once, tmp_path / "once").result(timeout=60)
     with ProcessPoolExecutor(1, attempts=2) as patient:
@@ -123,13 +123,13 @@ def test_arguments_and_results_of_any_size(pool, size):
     assert pool.submit(echo, payload).result(timeout=60) == payload
 
 
-def test_exceptions_come_with_the_workers_traceback(pool):
+def test_exceptions_carry_the_workers_traceback(pool):
     with pytest.raises(ValueError, match="no good") as raised:
         pool.submit(fail, "no good").result()
     assert "in fail" in str(raised.value.__cause__)
 
 
-def test_what_cannot_be_pickled_fails_its_future(pool):
+def test_an_argument_that_cannot_be_pickled_fails_its_future(pool):
     with pytest.raises(Exception, match="pickle"):
         pool.submit(lambda: 1).result(timeout=60)
     with pytest.raises(Exception, match="pickle"):
@@ -180,7 +180,7 @@ def say_goodbye(path):
     import atexit
 
     atexit.register(Path(path).write_text, "goodbye")
-    # Not flushed: only an orderly end does that.
+    # Not flushed: only an orderly end flushes it.
     kept.append(open(path + ".buffered", "w"))  # noqa: SIM115
     kept[-1].write("buffered")
 
@@ -211,7 +211,7 @@ def test_submit_waits_while_too_many_calls_wait(monkeypatch, tmp_path):
     with ProcessPoolExecutor(1) as pool:
         stuck = pool.submit(wait_for_ever, tmp_path / "pid")
         _wait_for(tmp_path / "pid")
-        # One place is the running call's.
+        # The running call takes one place.
         waiting = [pool.submit(square, 2)]
         thread = threading.Thread(target=lambda: waiting.append(pool.submit(square, 3)))
         thread.start()
@@ -309,7 +309,7 @@ if __name__ == "__main__":
     waiting.end()
 
 
-def test_what_was_submitted_is_done_before_a_program_ends(child, tmp_path):
+def test_submitted_calls_are_done_before_a_program_ends(child, tmp_path):
     program = child(
         f"""
         import pathlib

@@ -1,4 +1,4 @@
-"""The joblib backend: workers that are killed, and what joblib's users call."""
+"""The joblib backend: killed workers, and the calls that joblib's users make."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_an_exception_is_raised_and_ends_the_call():
         joblib.Parallel()(joblib.delayed(divmod)(n, 0) for n in range(5))
 
 
-def test_a_killed_worker_raises_or_is_tried_again(tmp_path):
+def test_a_killed_worker_raises_or_is_retried(tmp_path):
     calls = [joblib.delayed(die_once)(tmp_path / "once", n) for n in range(4)]
     with pytest.raises(WorkerDied):
         joblib.Parallel(batch_size=1)(calls)

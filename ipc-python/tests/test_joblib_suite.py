@@ -14,7 +14,7 @@ import ipc_queue
 
 pytest.importorskip("joblib.test.test_parallel")
 
-# Tests with workers of another backend in between, which have not imported ours.
+# These tests put workers of another backend in between, which have not imported ours.
 EXPECTED = {"test_nested_loop[loky-ipc]", "test_nested_loop[back_compat_backend-ipc]"}
 
 

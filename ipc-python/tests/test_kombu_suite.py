@@ -39,7 +39,7 @@ def connection():
 
 
 class TestBasicFunctionality(suite.BasicFunctionality):  # type: ignore[misc]
-    # There is no broker that a connection could fail to reach: queues are opened when used.
+    # A connection can't fail to reach a broker, because there is none.
     test_failed_connect = None
     test_failed_connection = None
     test_failed_channel = None

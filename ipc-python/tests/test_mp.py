@@ -1,4 +1,4 @@
-"""The queues of `multiprocessing`: what its own tests do not ask, and what differs."""
+"""The queues of `multiprocessing`: what its own tests do not cover, and what differs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_task_done_is_the_acknowledgement(context):
     worker.start()
     assert holding.get() == worker.pid
     worker.join()
-    # multiprocessing's would have lost it, and `join` would wait for ever.
+    # multiprocessing's queue would have lost it, and `join` would wait forever.
     assert tasks.get(timeout=30) == "work"
     tasks.task_done()
     tasks.join()
@@ -82,7 +82,7 @@ def test_a_killed_receiver_does_not_block_the_others():
     assert queue.get(timeout=30) == 2
 
 
-def test_what_cannot_be_pickled_raises_in_put():
+def test_an_object_that_cannot_be_pickled_raises_in_put():
     queue = mp.Queue()
     with pytest.raises((pickle.PicklingError, AttributeError)):
         queue.put(lambda: None)
@@ -99,7 +99,7 @@ def _explode():
 
 
 @pytest.mark.parametrize("kind", [mp.Queue, mp.JoinableQueue, mp.SimpleQueue])
-def test_what_cannot_be_unpickled_raises_once_in_get(kind):
+def test_an_object_that_cannot_be_unpickled_raises_once_in_get(kind):
     queue = kind()
     queue.put(Explosive())
     queue.put("next")
@@ -110,7 +110,7 @@ def test_what_cannot_be_unpickled_raises_once_in_get(kind):
     assert [letter["error"] for letter in letters] == ["RuntimeError: it explodes"]
 
 
-def test_what_is_larger_than_the_memory_raises_in_put():
+def test_an_object_larger_than_the_memory_raises_in_put():
     queue = mp.Queue(memory=1 << 20)
     with pytest.raises(ipc.TooLarge) as raised:
         queue.put(bytes(2 << 20))
@@ -119,7 +119,7 @@ def test_what_is_larger_than_the_memory_raises_in_put():
     assert len(queue.get()) == 900_000
 
 
-def test_a_put_that_waits_without_a_receiver_says_so(monkeypatch):
+def test_a_put_that_waits_without_a_receiver_warns(monkeypatch):
     monkeypatch.setattr(mp, "_WARN_AFTER", 0.01)
     queue = mp.Queue(1)
     queue.put(1)
@@ -169,7 +169,7 @@ def _answer(queue):
     queue.get().send("here")
 
 
-def test_a_queue_goes_with_its_creator():
+def test_a_queue_is_removed_with_its_creator():
     queue = mp.Queue()
     address = queue.address
     del queue

@@ -79,7 +79,7 @@ def test_objects_batches_and_control(at):
         queue.put(4)
 
 
-def test_a_killed_holders_message_comes_to_another(at, child):
+def test_a_killed_holders_message_goes_to_another_process(at, child):
     queue = ipc.Queue(at, codec="json", lease=2)
     queue.put("work")
     holder = child(
@@ -112,7 +112,7 @@ def test_a_message_survives_its_killed_sender(at, child):
     assert ipc.Queue(at).take(30) == [1, 2]
 
 
-def test_waiting_does_not_hold_up_other_threads_or_ctrl_c(at, child):
+def test_waiting_does_not_block_other_threads_or_ctrl_c(at, child):
     queue = ipc.Queue(at, codec="json")
     received = []
     thread = threading.Thread(target=lambda: received.append(queue.take(60)))
@@ -166,7 +166,7 @@ def test_pickles_are_refused_unless_allowed(at):
     assert pickle.loads(pickle.dumps(queue)).take(30) == {1, 2}
 
 
-def test_a_forked_copy_opens_the_queue_anew(at):
+def test_a_forked_copy_opens_the_queue_again(at):
     queue = ipc.Queue(at, codec="json")
     queue.put("before")
     job = queue.get(30)
@@ -186,7 +186,7 @@ def test_a_forked_copy_opens_the_queue_anew(at):
     job.ack()
 
 
-def test_a_server_that_is_not_there_is_said():
+def test_a_missing_server_raises():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(ipc.Unreachable):

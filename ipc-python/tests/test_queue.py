@@ -35,7 +35,7 @@ def test_a_message_survives_the_death_of_its_sender(address, child):
         assert job.data == {"path": "a.jpg"}
 
 
-def test_a_killed_holders_message_comes_to_another(address, child):
+def test_a_killed_holders_message_goes_to_another_process(address, child):
     queue = ipc.Queue(address)
     queue.put("work")
     holder = child(
@@ -150,7 +150,7 @@ def test_fields_that_the_type_lacks_are_ignored(address, codec):
     assert ipc.Queue(address, type=Size).take(1) == Size(1, 2)
 
 
-def test_what_cannot_be_encoded_raises_in_put(address):
+def test_a_value_that_cannot_be_encoded_raises_in_put(address):
     queue = ipc.Queue(address)
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
         queue.put(lambda: None)
@@ -166,7 +166,7 @@ def test_what_cannot_be_encoded_raises_in_put(address):
         ipc.Queue(address, codec="bytes").put("text")
 
 
-def test_what_is_too_large_raises_with_the_limit(address):
+def test_an_oversized_message_raises_with_the_limit(address):
     queue = ipc.Queue(address, codec="bytes", max_message_bytes=1000)
     with pytest.raises(ipc.TooLarge) as raised:
         queue.put(bytes(1001))
@@ -174,7 +174,7 @@ def test_what_is_too_large_raises_with_the_limit(address):
     assert "max_message_bytes" in str(raised.value)
 
 
-def test_another_codec_is_refused_and_said(address):
+def test_another_codec_is_refused_and_named(address):
     ipc.Queue(address, codec="json")
     for codec in ("pickle", "bytes", "msgpack"):
         with pytest.raises(ipc.CodecDiffers, match="json"):
@@ -182,13 +182,13 @@ def test_another_codec_is_refused_and_said(address):
     assert ipc.Queue(address).codec.name == "json"
 
 
-def test_another_type_is_refused_and_said(address):
+def test_another_type_is_refused_and_named(address):
     ipc.Queue(address, codec="json", type=Job)
     with pytest.raises(ipc.CodecDiffers, match="json:Job.*json:Size"):
         ipc.Queue(address, codec="json", type=Size)
 
 
-def test_a_message_that_is_damaged_raises_and_is_given_back(address):
+def test_a_damaged_message_raises_and_is_returned(address):
     ipc.Queue(address, codec="json").raw.put(b"{not json")
     queue = ipc.Queue(address)
     with pytest.raises(ipc.DecodeError, match="json"), queue.get(1) as job:
@@ -216,7 +216,7 @@ def test_damaged_msgpack_raises(address, damage):
         print(job.data)
 
 
-def test_an_exception_in_the_block_gives_the_message_back_with_the_reason(address):
+def test_an_exception_in_the_block_nacks_the_message_with_the_reason(address):
     queue = ipc.Queue(address, attempt_limit=1)
     queue.put("bad")
     with pytest.raises(RuntimeError), queue.get(1):
@@ -240,7 +240,7 @@ def test_a_delivery_is_settled_once(address):
     assert job.settled
 
 
-def test_a_delivery_that_is_dropped_comes_again(address):
+def test_a_dropped_delivery_is_redelivered(address):
     queue = ipc.Queue(address, backoff=0)
     queue.put(1)
     queue.get(1)
@@ -306,7 +306,7 @@ def test_urgent_messages_go_first(address):
     assert [queue.take(1) for _ in range(4)] == ["urgent", "high", "normal", "low"]
 
 
-def test_what_a_queue_does_not_have_is_refused(address):
+def test_missing_features_are_refused(address):
     queue = ipc.Queue(address)
     with pytest.raises(ipc.Unsupported):
         queue.put(1, priority="high")
@@ -408,7 +408,7 @@ def test_stats_have_every_field_that_the_queue_counts(address):
     queue = ipc.Queue(address, dedup_window=60)
     queue.put(1, key="a")
     stats = queue.stats()
-    # A field that is new in Rust is here, and must get a type in `Stats`.
+    # A new field in Rust appears here, and must get a type in `Stats`.
     assert set(vars(stats)) == set(ipc.Stats.__annotations__)
     assert (stats.sent, stats.keys, stats.ready, stats.unsettled) == (1, 1, 1, 1)
     assert stats.paused is False and stats.closed is False
@@ -424,7 +424,7 @@ def test_snoozing_is_not_an_attempt(address):
     job.ack()
 
 
-def test_a_lost_lease_is_said(address):
+def test_a_lost_lease_raises(address):
     queue = ipc.Queue(address, lease=0.001)
     queue.put(1)
     job = queue.get(1)
@@ -468,7 +468,7 @@ def test_queues_that_do_not_exist_are_not_found(address):
         ipc.Queue("shm:test-other/q", capacity=0)
 
 
-def test_a_forked_copy_opens_the_queue_anew(address):
+def test_a_forked_copy_opens_the_queue_again(address):
     queue = ipc.Queue(address)
     queue.put("before")
     job = queue.get(1)
@@ -512,7 +512,7 @@ def test_a_copy_of_a_copy_works_and_its_death_is_noticed(address):
         assert job.attempt == 2
 
 
-def test_forking_beside_a_queue_warns_of_no_threads(address):
+def test_forking_with_an_open_queue_causes_no_thread_warning(address):
     program = """
         import os, sys, warnings
         warnings.simplefilter("always")
@@ -547,7 +547,7 @@ def _package_folder() -> str:
 
 
 def _pythons() -> list[str]:
-    """This interpreter, and newer ones if there are some: only those warn."""
+    """Return this interpreter and any newer ones: only those warn."""
     newer = [shutil.which(f"python3.{minor}") for minor in range(12, 16)]
     if pyenv := shutil.which("pyenv"):
         root = subprocess.run([pyenv, "root"], capture_output=True, text=True).stdout.strip()
@@ -587,7 +587,7 @@ def test_ctrl_c_ends_every_blocking_call(address, child):
     ipc.remove(address + "-full")
 
 
-def test_a_handler_that_returns_lets_the_call_go_on(address, child):
+def test_a_call_continues_after_a_signal_handler_returns(address, child):
     waiting = child(
         """
         import signal, sys, ipc_queue as ipc
@@ -605,7 +605,7 @@ def test_a_handler_that_returns_lets_the_call_go_on(address, child):
     assert waiting.line() == "came"
 
 
-def test_waiting_does_not_hold_up_other_threads(address):
+def test_waiting_does_not_block_other_threads(address):
     queue = ipc.Queue(address)
     received = []
     thread = threading.Thread(target=lambda: received.append(queue.take(60)))
@@ -688,7 +688,7 @@ def test_a_queue_pickles_as_its_address(address):
     assert queue.take(1) == Size(1, 2)
 
 
-def test_too_little_shared_memory_is_said_with_figures(address):
+def test_too_little_shared_memory_raises_with_figures(address):
     free = os.statvfs("/dev/shm").f_bavail * os.statvfs("/dev/shm").f_frsize
     needed = free * 2
     with pytest.raises(ipc.NoSpace) as raised:
@@ -698,7 +698,7 @@ def test_too_little_shared_memory_is_said_with_figures(address):
     assert isinstance(raised.value, OSError)
 
 
-def test_no_descriptors_left_is_said(address, child):
+def test_running_out_of_descriptors_raises(address, child):
     starved = child(
         """
         import os, resource, sys, ipc_queue as ipc

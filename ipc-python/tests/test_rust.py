@@ -75,7 +75,7 @@ def test_a_rust_worker_serves_a_python_producer_and_is_killed(address, codec, pe
     _kill(holder)
     while len(results) < 100:
         results.append(done.take(30))
-    # What the killed one held came again, to the other.
+    # The message of the killed worker was redelivered to the other.
     assert sorted(result.path for result in results) == sorted(f"{n}.jpg" for n in range(100))
     assert {result.path: result.attempt for result in results}["0.jpg"] == 2
     assert all(result.pixels == 3 * int(result.path.split(".")[0]) for result in results)

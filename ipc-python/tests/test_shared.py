@@ -39,7 +39,7 @@ def test_processes_share_bytes(name, child):
     assert buffer.read(8, 4) == b"ours"
 
 
-def test_arrays_are_written_from_where_they_are(name):
+def test_arrays_are_written_in_place(name):
     numpy = pytest.importorskip("numpy")
     buffer = ipc.SharedBuffer(name, 800)
     buffer.write(numpy.arange(100, dtype="i8"))
@@ -67,7 +67,7 @@ def test_arrays_are_worked_on_in_place_by_several_processes(name, child):
     )
     assert other.line() == "4950"
     assert other.line() == "written"
-    # The memory stays, though its writer is gone and the buffer is removed.
+    # The memory stays, although its writer is gone and the buffer is removed.
     other.kill()
     assert ours.sum() == sum(range(50)) + 50
     assert buffer.read(8, 8) == (1).to_bytes(8, "little")

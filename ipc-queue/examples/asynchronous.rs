@@ -1,5 +1,6 @@
-//! Futures on any executor, without a runtime of this crate: `cargo run -p ipc-queue --example
-//! asynchronous`.
+//! Futures on any executor, without a runtime of this crate.
+//!
+//! `cargo run -p ipc-queue --example asynchronous`
 
 use ipc_queue::{Queue, remove};
 

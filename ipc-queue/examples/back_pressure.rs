@@ -1,5 +1,6 @@
-//! A full queue makes senders wait, or returns the message: `cargo run -p ipc-queue --example
-//! back_pressure`.
+//! A full queue makes senders wait, or returns the message.
+//!
+//! `cargo run -p ipc-queue --example back_pressure`
 
 use std::thread;
 use std::time::Duration;

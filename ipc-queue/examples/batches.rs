@@ -1,4 +1,6 @@
-//! Many small messages at once, each settled by itself: `cargo run -p ipc-queue --example batches`.
+//! Many small messages at once, each settled separately.
+//!
+//! `cargo run -p ipc-queue --example batches`
 
 use ipc_queue::transport::Wait;
 use ipc_queue::{Queue, remove};

@@ -1,5 +1,6 @@
-//! Pausing, purging and draining a queue while others use it: `cargo run -p ipc-queue --example
-//! control`.
+//! Pausing, purging and draining a queue while others use it.
+//!
+//! `cargo run -p ipc-queue --example control`
 
 use std::thread;
 

@@ -1,12 +1,13 @@
-//! A worker that lost its lease and goes on cannot overwrite what its successor wrote: `cargo run
-//! -p ipc-queue --example fencing`.
+//! A worker that continues after losing its lease cannot overwrite what its successor wrote.
+//!
+//! `cargo run -p ipc-queue --example fencing`
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use ipc_queue::{FencingToken, MessageId, QueueOptions, remove};
 
-/// The store of results. It refuses a result of an earlier delivery than it has seen.
+/// The store of results. It refuses the result of a delivery that is older than one it has seen.
 #[derive(Default)]
 struct Store(HashMap<MessageId, (FencingToken, &'static str)>);
 

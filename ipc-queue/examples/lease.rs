@@ -1,5 +1,6 @@
-//! A receiver that holds a job for too long without extending its lease loses it: `cargo run -p
-//! ipc-queue --example lease`.
+//! A receiver that holds a job for too long without extending its lease loses it.
+//!
+//! `cargo run -p ipc-queue --example lease`
 
 use std::thread;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! A message with a key is sent once, however often its sender tries: `cargo run -p ipc-queue
-//! --example once`.
+//! A message with a key is sent once, however often its sender tries.
+//!
+//! `cargo run -p ipc-queue --example once`
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Urgent messages go first, and no message waits for ever: `cargo run -p ipc-queue --example
-//! priorities`.
+//! Urgent messages go first, and no message waits forever.
+//!
+//! `cargo run -p ipc-queue --example priorities`
 
 use std::time::Duration;
 

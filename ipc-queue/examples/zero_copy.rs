@@ -1,5 +1,6 @@
-//! A payload of any size that is written where it is read: `cargo run -p ipc-queue --example
-//! zero_copy`.
+//! A payload of any size that is written where it is read.
+//!
+//! `cargo run -p ipc-queue --example zero_copy`
 
 use std::fs::File;
 use std::io::Read;

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_is_not_shown() {
+    fn a_login_is_never_shown() {
         for (address, shown) in [
             ("nats://ann:hush@host/jobs?ca=a", "nats://…@host/jobs"),
             ("nats://ann:hu/sh@host/jobs", "nats://…@host/jobs"),
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_address_is_quoted_with_what_is_wrong() {
+    fn a_bad_address_is_quoted_with_the_reason() {
         for (text, reason) in [
             ("jobs", "scheme is missing"),
             ("shm:a/b/c", "'/' at byte 1"),

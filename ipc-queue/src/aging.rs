@@ -1,8 +1,8 @@
-//! The order of priorities: the most urgent first, but none waits for ever.
+//! The order of priorities: the most urgent first, but none waits forever.
 //!
 //! For each aging time that a message waited, it counts as one priority higher, without an upper
 //! limit. So urgent messages go first while they are rare. A stream of urgent messages delays
-//! others by a few aging times, but not for ever.
+//! others by a few aging times, but not forever.
 
 use std::cmp::Reverse;
 use std::time::Duration;

@@ -34,8 +34,8 @@ impl ByteReceiver {
     /// is dropped unsettled returns its message to the queue.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures can't
-    /// be started.
+    /// Those of [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures
+    /// can't be started.
     pub async fn recv_async(&mut self) -> Result<OwnedByteDelivery, RecvError> {
         let received = self.receive_async(|delivery| Ok(delivery.into_owned()));
         received
@@ -82,8 +82,8 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// is dropped unsettled returns its message to the queue.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures can't
-    /// be started.
+    /// Those of [`recv`](Self::recv); [`Unavailable::Transport`] if the thread that wakes futures
+    /// can't be started.
     pub async fn recv_async(&mut self) -> Result<OwnedDelivery<T>, RecvError> {
         let encoding = self.encoding();
         loop {
@@ -107,8 +107,8 @@ impl ByteSender {
     /// finds no room counts as refused in the queue's statistics.
     ///
     /// # Errors
-    /// As [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures can't
-    /// be started.
+    /// Those of [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures
+    /// can't be started.
     pub async fn send_async(&mut self, payload: &[u8]) -> Result<MessageId, SendError> {
         self.send_with_async(payload, &SendOptions::new()).await
     }
@@ -117,7 +117,7 @@ impl ByteSender {
     /// limit is ignored: drop the future to give up.
     ///
     /// # Errors
-    /// As [`send_async`](Self::send_async) and [`send_with`](Self::send_with).
+    /// Those of [`send_async`](Self::send_async) and [`send_with`](Self::send_with).
     pub async fn send_with_async(
         &mut self,
         payload: &[u8],
@@ -156,8 +156,8 @@ impl<T: Serialize> Sender<T> {
     /// dropped with it.
     ///
     /// # Errors
-    /// As [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures can't
-    /// be started.
+    /// Those of [`send`](Self::send); [`Unavailable::Transport`] if the thread that wakes futures
+    /// can't be started.
     pub async fn send_async<V: SendValue<T>>(
         &mut self,
         value: V,
@@ -169,7 +169,7 @@ impl<T: Serialize> Sender<T> {
     /// time limit is ignored: drop the future to give up.
     ///
     /// # Errors
-    /// As [`send_async`](Self::send_async) and [`send_with`](Self::send_with).
+    /// Those of [`send_async`](Self::send_async) and [`send_with`](Self::send_with).
     pub async fn send_with_async<V: SendValue<T>>(
         &mut self,
         value: V,

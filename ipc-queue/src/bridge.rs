@@ -78,7 +78,7 @@ pub struct Carried {
     pub known: u64,
     /// Messages that the second queue does not take. They are now dead letters of the first.
     pub buried: u64,
-    /// Messages whose lease was lost meanwhile. They are delivered again.
+    /// Messages whose lease was lost before they were acked. They are delivered again.
     pub lost: u64,
     /// Messages with headers that arrived without them, because the second queue does not carry
     /// headers.
@@ -98,14 +98,14 @@ pub enum Note {
         /// The reason.
         why: SendFailure,
     },
-    /// The bridge cannot go on now, and tries again.
+    /// The bridge cannot continue now, and tries again.
     Waiting {
-        /// The obstacle that the bridge waits for to pass.
+        /// The temporary obstacle.
         why: String,
     },
 }
 
-/// The reason why a bridge cannot go on. Messages that it held return to the first queue.
+/// The reason why a bridge cannot continue. Messages that it held return to the first queue.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum BridgeError {
@@ -489,7 +489,7 @@ mod tests {
 
     /// The second queue's transport has no headers.
     #[test]
-    fn headers_that_the_other_queue_does_not_take_are_left_behind_and_counted() {
+    fn headers_that_the_other_queue_does_not_support_are_dropped_and_counted() {
         let (from, _) = with_and_without_headers();
         let to = queue(QueueOptions::new());
         let bridge = Bridge {
@@ -502,13 +502,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_published_before_a_kill_is_not_published_again() {
+    fn messages_published_before_a_kill_are_not_published_again() {
         let from = queue(QueueOptions::new());
         let to = queue(QueueOptions::new().dedup_window(Duration::from_secs(3600)));
         let bridge = Bridge::new(from.clone(), to.clone());
         assert!(bridge.is_exactly_once());
         from.sender().send(b"once").unwrap();
-        // As after a kill between publishing and acking.
+        // The state after a kill between publishing and acking.
         let mut trip = Trip {
             bridge: &bridge,
             sender: to.sender(),
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_other_queue_does_not_take_is_buried_and_the_rest_goes_on() {
+    fn messages_refused_by_the_other_queue_are_buried_and_the_rest_continues() {
         let from = queue(QueueOptions::new().max_message_bytes(2000));
         let to = queue(QueueOptions::new().inline_bytes(64).max_message_bytes(64));
         for len in [10, 2000, 10] {
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_is_waited_for_and_leases_are_extended_meanwhile() {
+    fn leases_are_extended_while_waiting_for_a_full_queue() {
         let lease = Duration::from_secs(2);
         let from = queue(QueueOptions::new().lease(lease));
         let to = queue(QueueOptions::new().capacity(1));
@@ -582,7 +582,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_is_told_to_stop_gives_back_what_finds_no_room() {
+    fn a_stopped_bridge_returns_messages_without_room() {
         let from = queue(QueueOptions::new());
         let to = queue(QueueOptions::new().capacity(1));
         from.sender().send(b"fits").unwrap();

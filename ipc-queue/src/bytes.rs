@@ -107,7 +107,7 @@ impl ByteQueue {
         ByteReceiver::of(&self.transport)
     }
 
-    /// Returns the dead letters, oldest place first.
+    /// Returns the dead letters, ordered by place, the oldest first.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -165,7 +165,7 @@ impl ByteSender {
     /// Sends a copy of `payload`, waiting for room for at most `timeout`.
     ///
     /// # Errors
-    /// [`SendTimeoutError::TimedOut`] if there was none; otherwise as [`send`](Self::send).
+    /// [`SendTimeoutError::TimedOut`] if there was none; otherwise those of [`send`](Self::send).
     pub fn send_timeout(
         &self,
         payload: &[u8],
@@ -178,7 +178,7 @@ impl ByteSender {
     /// Sends a copy of `payload`, waiting for room until `deadline`.
     ///
     /// # Errors
-    /// As [`send_timeout`](Self::send_timeout).
+    /// Those of [`send_timeout`](Self::send_timeout).
     pub fn send_deadline(
         &self,
         payload: &[u8],
@@ -195,8 +195,8 @@ impl ByteSender {
     /// sent with that key is returned.
     ///
     /// # Errors
-    /// As [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the queue
-    /// does not support an option.
+    /// Those of [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the
+    /// queue does not support an option.
     pub fn send_with(
         &self,
         payload: &[u8],
@@ -222,8 +222,8 @@ impl ByteSender {
         })
     }
 
-    /// As [`send_batch`](Self::send_batch), but waits for room as told. The error has the number of
-    /// payloads that were sent.
+    /// Like [`send_batch`](Self::send_batch), but waits for room as `wait` says. The error has the
+    /// number of payloads that were sent.
     #[doc(hidden)] // For the Python package, whose waits end at signals.
     pub fn send_batch_within(
         &self,
@@ -240,7 +240,7 @@ impl ByteSender {
     /// Sends a message without a payload, waiting while the queue is full.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     pub fn send_signal(&self, signal: Signal) -> Result<MessageId, SendError> {
         let sent = self.port_send_as(signal.into(), &[], Wait::Forever);
         sent.map_err(|error| error.into_send(self.queue(), ()))
@@ -249,7 +249,7 @@ impl ByteSender {
     /// Returns memory for `len` bytes and a place in the queue, waiting while there is none.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     #[inline(always)]
     pub fn loan(&self, len: usize) -> Result<Loan<'_>, SendError> {
         let lent = self.port_loan(len, Wait::Forever);
@@ -259,7 +259,7 @@ impl ByteSender {
     /// Returns memory for `len` bytes and a place in the queue, if there is one now.
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// Those of [`try_send`](Self::try_send).
     #[inline(always)]
     pub fn try_loan(&self, len: usize) -> Result<Loan<'_>, TrySendError> {
         let lent = self.port_loan(len, Wait::No);
@@ -270,8 +270,8 @@ impl ByteSender {
     /// room as the options say; by default without limit.
     ///
     /// # Errors
-    /// As [`send_with`](Self::send_with), and [`SendFailure::Duplicate`] for a key that the queue
-    /// remembers.
+    /// Those of [`send_with`](Self::send_with), and [`SendFailure::Duplicate`] for a key that the
+    /// queue remembers.
     pub fn loan_with(
         &self,
         len: usize,
@@ -421,7 +421,7 @@ impl ByteReceiver {
     /// Returns a message if there is one.
     ///
     /// # Errors
-    /// [`TryRecvError::Empty`] if there is none; otherwise as [`recv`](Self::recv).
+    /// [`TryRecvError::Empty`] if there is none; otherwise those of [`recv`](Self::recv).
     #[inline(always)]
     pub fn try_recv(&self) -> Result<ByteDelivery<'_>, TryRecvError> {
         self.receive(Wait::No, |error| error.into_try_recv(|| self.queue()))
@@ -430,7 +430,7 @@ impl ByteReceiver {
     /// Blocks until there is a message, for at most `timeout`.
     ///
     /// # Errors
-    /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
+    /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise those of [`recv`](Self::recv).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
         self.recv_within(Wait::at_most(timeout))
     }
@@ -438,7 +438,7 @@ impl ByteReceiver {
     /// Blocks until there is a message, but no longer than until `deadline`.
     ///
     /// # Errors
-    /// As [`recv_timeout`](Self::recv_timeout).
+    /// Those of [`recv_timeout`](Self::recv_timeout).
     pub fn recv_deadline(&self, deadline: Instant) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
         self.recv_within(Wait::Until(deadline))
     }
@@ -446,8 +446,8 @@ impl ByteReceiver {
     /// Returns the next message, and waits as `wait` says.
     ///
     /// # Errors
-    /// As [`recv_timeout`](Self::recv_timeout). With [`Wait::No`], an empty queue is a time-out
-    /// after zero time.
+    /// Those of [`recv_timeout`](Self::recv_timeout). With [`Wait::No`], an empty queue is a
+    /// time-out after zero time.
     #[inline(always)]
     pub fn recv_within(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
         self.receive(wait, |error| error.into_recv_timeout(self.queue()))
@@ -509,7 +509,7 @@ impl ByteReceiver {
     /// reach 64 KiB, so that they stay in the processor's cache.
     ///
     /// # Errors
-    /// As the other receives, if not even a first message was received.
+    /// Those of the other receives, if not even a first message was received.
     pub fn recv_batch(
         &self,
         most: usize,
@@ -520,10 +520,10 @@ impl ByteReceiver {
         Ok(batch)
     }
 
-    /// As [`recv_batch`](Self::recv_batch), but appends to a batch, whose memory is reused.
+    /// Like [`recv_batch`](Self::recv_batch), but appends to a batch, whose memory is reused.
     ///
     /// # Errors
-    /// As [`recv_batch`](Self::recv_batch).
+    /// Those of [`recv_batch`](Self::recv_batch).
     pub fn recv_batch_into<'a>(
         &'a self,
         batch: &mut Batch<'a, ByteDelivery<'a>>,

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_capability_is_had_only_if_it_was_given() {
+    fn a_capability_exists_only_if_it_was_set() {
         let some = Capabilities::none()
             .natively([Feature::Pause])
             .with(Feature::Drain, Support::Emulated);

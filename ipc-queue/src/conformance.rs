@@ -57,7 +57,7 @@ mod walk;
 pub use asynchronous::*;
 pub use batch::*;
 pub use control::{
-    Proxied, a_closed_queue_can_be_opened_again, a_control_call_that_did_not_happen_is_an_error,
+    Proxied, a_closed_queue_can_be_reopened, a_control_call_without_effect_is_an_error,
 };
 pub use delivery::*;
 pub use flow::*;
@@ -128,22 +128,22 @@ pub trait Subject: Send + Sync {
 #[must_use]
 pub const fn promise_of(feature: Feature) -> &'static str {
     match feature {
-        Feature::ZeroCopy => "a_payload_is_read_where_it_was_written",
-        Feature::DeathNoticed => "a_killed_receivers_message_comes_again",
-        Feature::Batches => "a_batch_is_sent_and_received_in_its_order",
-        Feature::Priorities => "urgent_messages_go_first_and_others_do_not_wait_for_ever",
-        Feature::Delay => "a_delayed_message_comes_not_before_its_time",
+        Feature::ZeroCopy => "a_payload_is_read_in_place",
+        Feature::DeathNoticed => "a_killed_receivers_message_is_redelivered",
+        Feature::Batches => "a_batch_is_sent_and_received_in_order",
+        Feature::Priorities => "urgent_messages_go_first_and_others_do_not_starve",
+        Feature::Delay => "a_delayed_message_is_not_delivered_early",
         Feature::Expiry => "an_expired_message_is_dropped_and_its_place_is_free",
         Feature::Deduplication => "a_key_is_sent_once_while_it_is_remembered",
-        Feature::DropOldest => "a_full_queue_drops_the_oldest_if_told_to",
+        Feature::DropOldest => "a_full_queue_drops_the_oldest_message_on_request",
         Feature::Pause => "a_paused_queue_delivers_nothing_until_it_is_resumed",
-        Feature::Purge => "a_purge_drops_what_waits_and_nothing_else",
-        Feature::Drain => "a_queue_is_drained_when_everything_was_settled",
-        Feature::Leases => "who_holds_what_can_be_asked",
+        Feature::Purge => "a_purge_drops_only_waiting_messages",
+        Feature::Drain => "a_queue_is_drained_when_everything_is_settled",
+        Feature::Leases => "leases_can_be_listed",
         Feature::Headers => "headers_travel_with_their_message",
         Feature::Reasons => "a_reason_is_kept_in_the_dead_letter",
-        Feature::Snooze => "a_snoozed_message_comes_back_without_losing_an_attempt",
-        Feature::Snapshot => "a_saved_queue_comes_back_with_everything",
+        Feature::Snooze => "a_snooze_does_not_count_as_an_attempt",
+        Feature::Snapshot => "a_saved_queue_is_restored_completely",
     }
 }
 
@@ -165,63 +165,63 @@ macro_rules! conformance_tests {
             first_deliveries_keep_each_senders_order
             payloads_of_every_size_arrive_intact
             every_kind_of_message_is_carried
-            everybody_who_opens_a_name_gets_the_same_queue
-            a_payload_is_read_where_it_was_written
-            a_killed_receivers_message_comes_again
-            who_holds_what_can_be_asked
+            all_openers_of_a_name_get_the_same_queue
+            a_payload_is_read_in_place
+            a_killed_receivers_message_is_redelivered
+            leases_can_be_listed
 
             an_acked_message_is_gone
-            a_nacked_message_comes_again_with_a_higher_attempt
+            a_nacked_message_is_redelivered_with_a_higher_attempt
             a_dropped_delivery_is_a_nack
-            a_delayed_nack_comes_back_not_before_its_time
+            a_delayed_nack_is_not_redelivered_early
             a_message_past_its_attempt_limit_is_a_dead_letter
             a_buried_message_is_a_dead_letter
             a_dead_letter_can_be_requeued_or_discarded
-            a_nack_waits_as_the_queues_policy_says
-            leases_that_end_are_limited_by_themselves
-            an_expired_lease_is_lost_and_the_message_comes_again
+            a_nack_is_delayed_by_the_queues_backoff
+            expired_leases_have_a_separate_limit
+            an_expired_lease_is_lost_and_its_message_redelivered
             an_extended_lease_is_kept
 
-            a_batch_is_sent_and_received_in_its_order
-            a_batch_that_can_not_be_sent_says_how_much_of_it_was
-            a_batch_that_is_cut_off_says_how_much_of_it_was_sent
-            a_batch_is_acked_although_a_lease_in_it_was_lost
-            a_batch_of_acks_that_is_cut_off_reports_each_failure
+            a_batch_is_sent_and_received_in_order
+            a_failed_batch_reports_how_many_messages_were_sent
+            an_interrupted_batch_reports_how_many_messages_were_sent
+            a_batch_is_acked_even_if_one_lease_was_lost
+            an_interrupted_batch_of_acks_reports_each_failure
 
-            a_delayed_message_comes_not_before_its_time
+            a_delayed_message_is_not_delivered_early
             an_expired_message_is_dropped_and_its_place_is_free
-            urgent_messages_go_first_and_others_do_not_wait_for_ever
+            urgent_messages_go_first_and_others_do_not_starve
             a_key_is_sent_once_while_it_is_remembered
             a_key_outlives_its_message
             a_forgotten_key_can_be_sent_again
-            as_many_keys_are_remembered_as_the_queue_says
+            the_promised_number_of_keys_is_remembered
             a_token_grows_with_each_delivery
 
             headers_travel_with_their_message
             a_reason_is_kept_in_the_dead_letter
-            a_snoozed_message_comes_back_without_losing_an_attempt
+            a_snooze_does_not_count_as_an_attempt
 
-            a_control_call_that_did_not_happen_is_an_error
-            a_closed_queue_can_be_opened_again
+            a_control_call_without_effect_is_an_error
+            a_closed_queue_can_be_reopened
 
-            a_full_queue_drops_the_oldest_if_told_to
+            a_full_queue_drops_the_oldest_message_on_request
             a_paused_queue_delivers_nothing_until_it_is_resumed
-            a_purge_drops_what_waits_and_nothing_else
-            a_queue_is_drained_when_everything_was_settled
-            a_saved_queue_comes_back_with_everything
+            a_purge_drops_only_waiting_messages
+            a_queue_is_drained_when_everything_is_settled
+            a_saved_queue_is_restored_completely
 
             capacity_is_exact
-            a_failed_send_hands_the_message_back
-            too_large_a_payload_is_refused_with_the_limit
+            a_failed_send_returns_the_message
+            an_oversized_payload_is_refused_with_the_limit
             a_loan_holds_a_place_until_it_is_published_or_dropped
-            a_blocked_receiver_goes_on_when_a_message_comes
-            a_blocked_sender_goes_on_when_a_place_is_free
+            a_blocked_receiver_continues_when_a_message_arrives
+            a_blocked_sender_continues_when_a_place_is_free
             every_blocking_call_keeps_its_deadline
-            an_async_receiver_goes_on_when_a_message_comes
+            an_async_receiver_continues_when_a_message_arrives
             a_dropped_async_receive_loses_nothing
-            an_async_sender_goes_on_when_a_place_is_free
-            a_closed_queue_takes_nothing_and_drains
-            a_removed_queue_wakes_and_refuses_everybody
+            an_async_sender_continues_when_a_place_is_free
+            a_closed_queue_refuses_messages_and_drains
+            a_removed_queue_wakes_and_refuses_all_callers
             counts_add_up
         }
     };
@@ -372,7 +372,7 @@ impl<'s> Trial<'s> {
     }
 
     /// Held by a test's threads: a thread that panics removes the queue, so that the others do not
-    /// wait for ever.
+    /// wait forever.
     fn alarm(&self) -> Alarm<'_> {
         Alarm(self)
     }
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_promise_fails_and_says_why() {
+    fn a_broken_promise_fails_with_the_reason() {
         struct Nothing;
         impl Subject for Nothing {
             fn open(&self, _: &Name, _: &OpenRequest) -> Result<Arc<dyn Transport>, QueueError> {

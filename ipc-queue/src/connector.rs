@@ -40,7 +40,7 @@ pub trait Connector: Debug + Send + Sync {
     /// Removes the queue with all its messages. `Ok(false)` if there was none.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     fn remove(&self, rest: &str) -> Result<bool, ControlError>;
 }
 
@@ -228,7 +228,7 @@ mod tests {
     use crate::queue::Queue;
 
     #[test]
-    fn an_unknown_scheme_is_named_with_those_that_are_known() {
+    fn an_unknown_scheme_is_named_with_the_known_ones() {
         let error = Queue::<u32>::open("ftp:jobs").unwrap_err().to_string();
         for part in ["ftp:jobs", "unknown transport \"ftp\"", "local", "shm"] {
             assert!(error.contains(part), "{error}");
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "ipc-queue's own")]
-    fn this_crates_schemes_are_not_to_be_taken() {
+    fn built_in_schemes_cannot_be_registered() {
         #[derive(Debug)]
         struct Thief;
         impl Connector for Thief {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn schemes_are_told_from_other_words() {
+    fn schemes_are_distinguished_from_other_words() {
         assert!(is_scheme("nats") && is_scheme("nats+tls"));
         assert!(!is_scheme("") && !is_scheme("Nats") && !is_scheme("9p") && !is_scheme("a_b"));
     }

@@ -26,47 +26,47 @@
 //!   time.
 //! - `payloads_of_every_size_arrive_intact`: from 0 bytes to the queue's largest.
 //! - `every_kind_of_message_is_carried`: with its id and its time, the same at every delivery.
-//! - `everybody_who_opens_a_name_gets_the_same_queue`: with the settings that it was created with.
+//! - `all_openers_of_a_name_get_the_same_queue`: with the settings that it was created with.
 //!   It exists until it is removed, even while no process has it open.
-//! - `a_payload_is_read_where_it_was_written`: if [`capabilities`](Transport::capabilities)
+//! - `a_payload_is_read_in_place`: if [`capabilities`](Transport::capabilities)
 //!   declares it.
-//! - `a_killed_receivers_message_comes_again`: at once, not when its lease ends; if declared.
-//! - `who_holds_what_can_be_asked`: if declared. Otherwise the call is [`Unsupported`].
+//! - `a_killed_receivers_message_is_redelivered`: at once, not when its lease ends; if declared.
+//! - `leases_can_be_listed`: if declared. Otherwise the call is [`Unsupported`].
 //!
 //! Settling
 //! - `an_acked_message_is_gone`
-//! - `a_nacked_message_comes_again_with_a_higher_attempt`
+//! - `a_nacked_message_is_redelivered_with_a_higher_attempt`
 //! - `a_dropped_delivery_is_a_nack`: including one that is dropped by a panic.
-//! - `a_delayed_nack_comes_back_not_before_its_time`
+//! - `a_delayed_nack_is_not_redelivered_early`
 //! - `a_message_past_its_attempt_limit_is_a_dead_letter`: however its last delivery ended.
 //! - `a_buried_message_is_a_dead_letter`
 //! - `a_dead_letter_can_be_requeued_or_discarded`: requeued in place, with its id, even if the
 //!   queue is full.
-//! - `a_nack_waits_as_the_queues_policy_says`: unless the receiver chooses a delay. If its receiver
-//!   dies or its lease expires, a message is delivered again at once.
-//! - `leases_that_end_are_limited_by_themselves`: a message of which more leases expired than the
+//! - `a_nack_is_delayed_by_the_queues_backoff`: unless the receiver chooses a delay. If its
+//!   receiver dies or its lease expires, a message is delivered again at once.
+//! - `expired_leases_have_a_separate_limit`: a message of which more leases expired than the
 //!   queue allows is a dead letter, regardless of its remaining attempts.
-//! - `an_expired_lease_is_lost_and_the_message_comes_again`: not before its time. What the former
+//! - `an_expired_lease_is_lost_and_its_message_redelivered`: not before its time. What the former
 //!   holder does then is refused and changes nothing. The payload that it reads does not change
-//!   until it lets go.
+//!   until it releases the delivery.
 //! - `an_extended_lease_is_kept`
 //!
 //! Batches
-//! - `a_batch_is_sent_and_received_in_its_order`: each is an ordinary message, settled by itself.
-//! - `a_batch_that_can_not_be_sent_says_how_much_of_it_was`: the number of messages sent, and the
+//! - `a_batch_is_sent_and_received_in_order`: each is an ordinary message, settled by itself.
+//! - `a_failed_batch_reports_how_many_messages_were_sent`: the number of messages sent, and the
 //!   reason why the next was not.
-//! - `a_batch_that_is_cut_off_says_how_much_of_it_was_sent`: for example by the end of a
+//! - `an_interrupted_batch_reports_how_many_messages_were_sent`: for example by the end of a
 //!   connection. It is unknown whether later messages than those were sent. Those that were arrive
 //!   in order, and the others leave nothing in the queue.
-//! - `a_batch_is_acked_although_a_lease_in_it_was_lost`: the lost one is reported.
-//! - `a_batch_of_acks_that_is_cut_off_reports_each_failure`: each message whose ack is not reported
+//! - `a_batch_is_acked_even_if_one_lease_was_lost`: the lost one is reported.
+//! - `an_interrupted_batch_of_acks_reports_each_failure`: each message whose ack is not reported
 //!   as failed is gone.
 //!
 //! Options, if [`capabilities`](Transport::capabilities) declares them. Otherwise a request is
 //! [`Unsupported`], in a message's options or in the settings of a queue to be created
-//! - `a_delayed_message_comes_not_before_its_time`
+//! - `a_delayed_message_is_not_delivered_early`
 //! - `an_expired_message_is_dropped_and_its_place_is_free`: unless a receiver holds it then.
-//! - `urgent_messages_go_first_and_others_do_not_wait_for_ever`: for each aging time that a message
+//! - `urgent_messages_go_first_and_others_do_not_starve`: for each aging time that a message
 //!   waited, it counts as one priority higher. The capacity applies to each priority.
 //! - `a_key_is_sent_once_while_it_is_remembered`: a second send with the key returns the first
 //!   message's id. A loan takes its key, and frees it if it is not published. An empty key is
@@ -76,45 +76,46 @@
 //!   room.
 //! - `a_forgotten_key_can_be_sent_again`: after [`forget`](Transport::forget). A message with the
 //!   key that is still in the queue stays.
-//! - `as_many_keys_are_remembered_as_the_queue_says`: at least `dedup_keys` of them. If there is no
+//! - `the_promised_number_of_keys_is_remembered`: at least `dedup_keys` of them. If there is no
 //!   place for another, the send fails as `KeysFull`, and no key is forgotten early.
 //! - `a_token_grows_with_each_delivery`: on every transport.
 //!
 //! - `headers_travel_with_their_message`: through redelivery, as a dead letter, and when requeued.
 //! - `a_reason_is_kept_in_the_dead_letter`: the reason given with the last nack or the burial.
-//! - `a_snoozed_message_comes_back_without_losing_an_attempt`: not before its time.
+//! - `a_snooze_does_not_count_as_an_attempt`: not before its time.
 //!
 //! Control
-//! - `a_control_call_that_did_not_happen_is_an_error`: on every transport. A call without an answer
+//! - `a_control_call_without_effect_is_an_error`: on every transport. A call without an answer
 //!   never counts as zero, as an empty list or as success.
-//! - `a_closed_queue_can_be_opened_again`: on every transport.
+//! - `a_closed_queue_can_be_reopened`: on every transport.
 //!
 //! Control, if declared
-//! - `a_full_queue_drops_the_oldest_if_told_to`: the oldest of the waiting messages.
+//! - `a_full_queue_drops_the_oldest_message_on_request`: the oldest of the waiting messages.
 //! - `a_paused_queue_delivers_nothing_until_it_is_resumed`
-//! - `a_purge_drops_what_waits_and_nothing_else`
-//! - `a_queue_is_drained_when_everything_was_settled`: and it takes no message from the beginning
+//! - `a_purge_drops_only_waiting_messages`
+//! - `a_queue_is_drained_when_everything_is_settled`: and it takes no message from the beginning
 //!   of the drain.
-//! - `a_saved_queue_comes_back_with_everything`: see `snapshot`.
+//! - `a_saved_queue_is_restored_completely`: see `snapshot`.
 //!
 //! Flow
 //! - `capacity_is_exact`: loans count, and so do leased, delayed and dead messages.
-//! - `a_failed_send_hands_the_message_back`
-//! - `too_large_a_payload_is_refused_with_the_limit`: at once, even if the queue is full.
+//! - `a_failed_send_returns_the_message`
+//! - `an_oversized_payload_is_refused_with_the_limit`: at once, even if the queue is full.
 //! - `a_loan_holds_a_place_until_it_is_published_or_dropped`
-//! - `a_blocked_receiver_goes_on_when_a_message_comes`: of several, as many as there are messages.
-//! - `a_blocked_sender_goes_on_when_a_place_is_free`: of several, as many as places become free.
+//! - `a_blocked_receiver_continues_when_a_message_arrives`: of several, as many as there are
+//!   messages.
+//! - `a_blocked_sender_continues_when_a_place_is_free`: of several, as many as places become free.
 //! - `every_blocking_call_keeps_its_deadline`: it gives up at the deadline, not before. Even then
 //!   it takes a message or a place that is available.
-//! - `an_async_receiver_goes_on_when_a_message_comes`: like blocking receivers, and mixed with
+//! - `an_async_receiver_continues_when_a_message_arrives`: like blocking receivers, and mixed with
 //!   them.
 //! - `a_dropped_async_receive_loses_nothing`: neither a message, nor a wake for another waiter.
-//! - `an_async_sender_goes_on_when_a_place_is_free`
-//! - `a_closed_queue_takes_nothing_and_drains`: loans from before may still be published. Receivers
-//!   get `Closed` only when every message is settled, except those that they hold themselves, so
-//!   that a crash at the end loses nothing. (A transport decides whether a receiver also waits for
-//!   messages held by other receivers of the same opening.)
-//! - `a_removed_queue_wakes_and_refuses_everybody`: also the holders of loans.
+//! - `an_async_sender_continues_when_a_place_is_free`
+//! - `a_closed_queue_refuses_messages_and_drains`: loans from before may still be published.
+//!   Receivers get `Closed` only when every message is settled, except those that they hold
+//!   themselves, so that a crash at the end loses nothing. (A transport decides whether a receiver
+//!   also waits for messages held by other receivers of the same opening.)
+//! - `a_removed_queue_wakes_and_refuses_all_callers`: also the holders of loans.
 //! - `counts_add_up`: sent messages are those acked, plus dead letters dropped, plus those expired,
 //!   purged or overflowed, plus those in the queue now, without loans. Received messages are those
 //!   acked, nacked, buried or lost, plus those leased now.
@@ -200,7 +201,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     }
 
     /// Stops delivery until [`resume`](Self::resume). Delivered messages can be settled, and
-    /// sending goes on. A receive that has begun may still succeed.
+    /// sending continues. A receive that has begun may still succeed.
     ///
     /// Pausing is a property of the queue: it lasts after all processes have detached.
     ///
@@ -213,7 +214,7 @@ pub trait Transport: Any + Debug + Send + Sync {
     /// Resumes delivery. Wakes all receivers.
     ///
     /// # Errors
-    /// As [`pause`](Self::pause).
+    /// Those of [`pause`](Self::pause).
     fn resume(&self) -> Result<(), ControlError> {
         Err(self.unsupported(ControlCall::Resume, Feature::Pause))
     }
@@ -266,15 +267,15 @@ pub trait Transport: Any + Debug + Send + Sync {
         Err(self.unsupported(ControlCall::Leases, Feature::Leases))
     }
 
-    /// Returns the dead letters, oldest place first.
+    /// Returns the dead letters, ordered by place, the oldest first.
     ///
     /// # Errors
     /// [`ControlError`].
     fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError>;
 
     /// Makes a dead letter wait for delivery again, in place, so it works on a full queue too. The
-    /// message keeps its id and its time of sending. Its attempts are counted anew, and it no
-    /// longer expires. `Ok(false)`: this dead letter no longer exists.
+    /// message keeps its id and its time of sending. Its attempts are counted from 1 again, and it
+    /// no longer expires. `Ok(false)`: this dead letter no longer exists.
     ///
     /// # Errors
     /// [`ControlError`]; [`ControlFailure::Closed`] if the queue is closed. The dead
@@ -364,10 +365,10 @@ pub trait SendPort: Debug + Send {
         wait: Wait,
     ) -> Result<PortLoan<'_>, SendPortError>;
 
-    /// As [`loan_with`](Self::loan_with), for a message of kind `kind` without other options.
+    /// Like [`loan_with`](Self::loan_with), for a message of kind `kind` without other options.
     ///
     /// # Errors
-    /// As `loan_with`, except those about options.
+    /// Those of `loan_with`, except those about options.
     fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<PortLoan<'_>, SendPortError> {
         self.loan_with(len, &SendOptions::new().kind(kind), wait)
     }
@@ -375,7 +376,7 @@ pub trait SendPort: Debug + Send {
     /// Sends a copy of `payload`.
     ///
     /// # Errors
-    /// As [`loan`](Self::loan) and [`PortLoan::publish`].
+    /// Those of [`loan`](Self::loan) and [`PortLoan::publish`].
     fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
         let mut loan = self.loan(payload.len(), kind, wait)?;
         loan.copy_from_slice(payload);
@@ -419,7 +420,7 @@ pub trait ReceivePort: Debug + Send {
     /// those that are ready.
     ///
     /// # Errors
-    /// As [`recv`](Self::recv), if not even a first message was received.
+    /// Those of [`recv`](Self::recv), if not even a first message was received.
     fn recv_batch(
         &self,
         most: usize,

@@ -62,7 +62,7 @@ macro_rules! controls {
             }
 
             /// Stops delivery until [`resume`](Self::resume). Delivered messages can be settled,
-            /// and sending goes on. The queue stays paused after all processes have detached.
+            /// and sending continues. The queue stays paused after all processes have detached.
             ///
             /// # Errors
             /// [`ControlError`]; its cause is `Unsupported` if the transport can't pause.
@@ -73,7 +73,7 @@ macro_rules! controls {
             /// Resumes delivery.
             ///
             /// # Errors
-            /// As [`pause`](Self::pause).
+            /// Those of [`pause`](Self::pause).
             pub fn resume(&self) -> Result<(), ControlError> {
                 self.transport().resume()
             }

@@ -156,7 +156,7 @@ impl<'a> ByteDelivery<'a> {
     /// lease time-out.
     ///
     /// # Errors
-    /// As [`ack`](Self::ack).
+    /// Those of [`ack`](Self::ack).
     pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
         match &self.0 {
             #[cfg(target_os = "linux")]

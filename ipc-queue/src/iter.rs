@@ -1,8 +1,8 @@
-//! Iterators over what a receiver receives.
+//! Iterators over received messages.
 //!
 //! They end when the queue is closed and drained, and at a `Shutdown`. A message that can't be read
-//! is skipped: it has returned to the queue. Any other error ends the iterator too, is logged
-//! through `tracing`, and can be asked for with `error`.
+//! is skipped: it has returned to the queue. Any other error also ends the iterator, is logged
+//! through `tracing`, and is returned by `error`.
 
 use serde::de::DeserializeOwned;
 
@@ -20,7 +20,7 @@ pub struct Iter<'a, R> {
     end: End,
 }
 
-/// An iterator over the messages that are there now: [`Receiver::try_iter`].
+/// An iterator over the messages that are available now: [`Receiver::try_iter`].
 #[derive(Debug)]
 pub struct TryIter<'a, R> {
     receiver: &'a R,
@@ -39,7 +39,7 @@ pub struct IntoIter<R> {
 struct End(Option<TryRecvError>);
 
 impl End {
-    /// Receives until there is a message or a reason to end.
+    /// Receives until there is a message or a reason to stop.
     fn next<D, E: Into<TryRecvError>>(
         &mut self,
         mut receive: impl FnMut() -> Result<D, E>,
@@ -73,8 +73,8 @@ impl End {
 macro_rules! ended {
     ([$($generics:tt)*] $iterator:ty) => {
         impl<$($generics)*> $iterator {
-            /// Returns the error that ended the iterator. `None` while it goes on, and after an end
-            /// without an error: the queue was closed and drained, had nothing more for
+            /// Returns the error that ended the iterator. `None` while it continues, and after an
+            /// end without an error: the queue was closed and drained, had nothing more for
             /// [`try_iter`](Receiver::try_iter), or a `Shutdown` was received.
             #[must_use]
             pub fn error(&self) -> Option<&RecvError> {
@@ -148,7 +148,7 @@ macro_rules! iterable {
                 Iter { receiver: self, end: End::default() }
             }
 
-            /// Returns an iterator over the messages that are there now; it never blocks.
+            /// Returns an iterator over the messages that are available now; it never blocks.
             pub fn try_iter(&self) -> TryIter<'_, Self> {
                 TryIter { receiver: self, end: End::default() }
             }

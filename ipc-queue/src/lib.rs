@@ -84,7 +84,7 @@ pub use stats::QueueStats;
 #[cfg(target_os = "linux")]
 pub use unix::{UnixQueue, UnixServer};
 
-/// The types of messages that travel, and how queues are set up.
+/// The types of messages, and the settings of queues.
 pub use ipc_proto::{
     Backoff, CodecError, Encoding, HeaderError, Headers, Kind, Message, MessageId, Name,
     PayloadName, Priority, QueueSettings, SenderId, Shape, ShapeError, Signal, Timestamp,

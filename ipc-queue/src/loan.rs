@@ -9,7 +9,8 @@ use crate::port::PortLoan;
 #[cfg(target_os = "linux")]
 use crate::shm::ShmLoan;
 
-/// Memory for one payload, and a place in the queue for it. Dropped unpublished, it leaves nothing.
+/// Memory for one payload, and a place in the queue for it. Dropping it unpublished leaves nothing
+/// behind.
 ///
 /// The memory's content is undefined at first: it may hold parts of earlier messages.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl<'a> From<ShmLoan<'a>> for Loan<'a> {
 }
 
 impl Loan<'_> {
-    /// Sends what was written, and returns the message's id.
+    /// Sends the written payload, and returns the message's id.
     ///
     /// # Errors
     /// [`SendError`] when the queue was removed, in a forked child, or when the transport fails.
@@ -55,7 +56,7 @@ impl Loan<'_> {
         }
     }
 
-    /// As [`publish`](Self::publish), for ports, whose handle names the queue.
+    /// Like [`publish`](Self::publish), for ports, whose handle names the queue.
     #[inline(always)]
     pub(crate) fn publish_port(self) -> Result<MessageId, SendFailure> {
         self.publish().map_err(|error| error.failure)

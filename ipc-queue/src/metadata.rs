@@ -22,8 +22,8 @@ pub struct Metadata {
 
 /// A fencing token: identifies one delivery of one message. A worker passes it along with a result
 /// that it writes downstream. The store refuses a token smaller than the largest it has seen for
-/// that message. So a worker that lost its lease and goes on cannot overwrite what its successor
-/// wrote.
+/// that message. So a worker that continues after losing its lease cannot overwrite what its
+/// successor wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FencingToken {
     /// The queue's number: [`Transport::id`](crate::transport::Transport::id).

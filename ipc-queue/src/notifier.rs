@@ -249,7 +249,7 @@ impl Notifier {
             if state.has_waiting() {
                 return state;
             }
-            // It was for a waiter that has left since.
+            // The notification was for a waiter that has left since.
             drop(state);
             self.wait_queue.wake_one();
         } else if limit == ANSWER {

@@ -1,4 +1,4 @@
-//! What an opener wants, and the comparison with what it finds.
+//! The request of an opener, and its comparison with an existing queue.
 
 use ipc_proto::{PayloadName, QueueSettings};
 

@@ -258,7 +258,7 @@ impl QueueOptions {
         let encoding = self.encoding.or(found_encoding).unwrap_or_default();
         let wanted = self.payload::<T>(address, encoding)?;
         match &found {
-            // The transport does not know.
+            // The transport does not know the payload name.
             None => {}
             Some(found) => check_payload(&queue.address(), found, &wanted)?,
         }

@@ -38,7 +38,7 @@ impl OwnedByteDelivery {
         Self { held }
     }
 
-    /// The delivery of the value that its payload encodes.
+    /// Returns the delivery of the value that its payload encodes.
     pub(crate) fn with_data<T>(self, data: T) -> OwnedDelivery<T> {
         OwnedDelivery {
             held: self.held.without_payload(),
@@ -46,14 +46,15 @@ impl OwnedByteDelivery {
         }
     }
 
-    /// The payload. It stays as it is while the delivery exists, also after its lease was lost.
+    /// Returns the payload. It does not change while the delivery exists, even after its lease was
+    /// lost.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         self.held.payload()
     }
 
-    /// Checks that what was read of the payload so far was what was sent. In shared memory it is
-    /// not if the queue's file was truncated meanwhile. Settling reports that too.
+    /// Checks that the payload bytes read so far are those that were sent. In shared memory they
+    /// are not if the queue's file was truncated meanwhile. Settling reports that too.
     ///
     /// # Errors
     /// [`Unavailable::Truncated`](crate::Unavailable::Truncated).
@@ -77,7 +78,7 @@ impl<T> OwnedDelivery<T> {
         &self.data
     }
 
-    /// The value that was sent, to be changed in place.
+    /// Returns the value that was sent, for changes in place.
     #[must_use]
     pub fn data_mut(&mut self) -> &mut T {
         &mut self.data
@@ -98,53 +99,53 @@ impl<T> OwnedDelivery<T> {
 macro_rules! described {
     ([$($generics:tt)*] $delivery:ty) => {
         impl<$($generics)*> $delivery {
-            /// Everything known about the message, except its payload and its headers.
+            /// Returns everything known about the message except its payload and its headers.
             #[must_use]
             pub fn metadata(&self) -> Metadata {
                 self.held.metadata()
             }
 
-            /// The kind of the message.
+            /// Returns the kind of the message.
             #[must_use]
             pub fn kind(&self) -> Kind {
                 self.held.metadata().kind
             }
 
-            /// The message's id, the same at every delivery.
+            /// Returns the message's id, the same at every delivery.
             #[must_use]
             pub fn id(&self) -> MessageId {
                 self.held.metadata().id
             }
 
-            /// The time of sending, by the sender's clock.
+            /// Returns the time of sending, by the sender's clock.
             #[must_use]
             pub fn sent_at(&self) -> Timestamp {
                 self.held.metadata().sent_at
             }
 
-            /// The number of this attempt, counted from 1.
+            /// Returns the number of this attempt, counted from 1.
             #[must_use]
             pub fn attempt(&self) -> u8 {
                 self.held.metadata().attempt
             }
 
-            /// The fencing token of this delivery.
+            /// Returns the fencing token of this delivery.
             #[must_use]
             pub fn token(&self) -> FencingToken {
                 self.held.token()
             }
 
-            /// The headers of the message.
+            /// Returns the headers of the message.
             #[must_use]
             pub fn headers(&self) -> &Headers {
                 self.held.headers()
             }
 
-            /// Renews the lease: it ends no earlier than `by` from now. Without effect on queues
+            /// Renews the lease: it ends no earlier than `by` from now. Has no effect on queues
             /// without a lease time-out.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack).
+            /// Those of [`ack`](Self::ack).
             pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
                 self.held.extend(by)
             }

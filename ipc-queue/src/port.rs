@@ -1,4 +1,4 @@
-//! Deliveries and loans as ports return them; they know nothing of any transport.
+//! Deliveries and loans as ports return them. They are independent of any transport.
 //!
 //! A transport implements [`SettleOnce`] and [`PublishOnce`] for its part of a delivery and of a
 //! loan. Each is called exactly once at the end, by any thread, possibly after the handle is gone.
@@ -144,7 +144,7 @@ impl PortDelivery {
     /// Renews the lease: it ends no earlier than `by` from now.
     ///
     /// # Errors
-    /// As [`settle`](Self::settle).
+    /// Those of [`settle`](Self::settle).
     pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
         let extended = match &self.right {
             Some(right) => right.extend(by),

@@ -3,11 +3,12 @@
 #[cfg(target_os = "linux")]
 use ipc_shm::Generation;
 
-/// For transports: the process in which this value was made. If a forked child inherits a
+/// For transports: the process in which this value was created. If a forked child inherits a
 /// connection, the connection still belongs to its parent.
 ///
-/// On Linux a page that the kernel wipes in the child distinguishes the two. Pids would not do:
-/// they are reused, and two PID namespaces have the same ones. Elsewhere the pid is compared.
+/// On Linux a page that the kernel wipes in the child distinguishes the two. Pids would not
+/// suffice: they are reused, and two PID namespaces have the same ones. Elsewhere the pid is
+/// compared.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ThisProcess {
     #[cfg(target_os = "linux")]

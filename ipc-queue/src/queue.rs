@@ -56,8 +56,8 @@ impl<T: Serialize + DeserializeOwned> Queue<T> {
         Receiver::over(self.bytes.receiver(), self.encoding)
     }
 
-    /// Returns the dead letters, oldest place first, with their values. A value that this program
-    /// cannot decode is an error in its letter.
+    /// Returns the dead letters, ordered by place, oldest first, with their values. A value that
+    /// this program cannot decode is an error in its letter.
     ///
     /// # Errors
     /// [`ControlError`].

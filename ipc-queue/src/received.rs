@@ -163,7 +163,7 @@ impl<'a, T> Delivery<'a, T> {
     /// lease time-out.
     ///
     /// # Errors
-    /// As [`ack`](Self::ack).
+    /// Those of [`ack`](Self::ack).
     pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
         self.bytes.extend(by)
     }

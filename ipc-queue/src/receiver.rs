@@ -56,7 +56,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// Returns a message if there is one.
     ///
     /// # Errors
-    /// [`TryRecvError::Empty`] if there is none; otherwise as [`recv`](Self::recv).
+    /// [`TryRecvError::Empty`] if there is none; otherwise those of [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Delivery<'_, T>, TryRecvError> {
         let received = self.port_recv(Wait::No);
         received.map_err(|error| error.into_try_recv(|| self.bytes.queue()))
@@ -65,7 +65,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// Blocks until there is a message, for at most `timeout`.
     ///
     /// # Errors
-    /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
+    /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise those of [`recv`](Self::recv).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Delivery<'_, T>, RecvTimeoutError> {
         self.recv_within(Wait::at_most(timeout))
     }
@@ -73,7 +73,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// Blocks until there is a message, but no longer than until `deadline`.
     ///
     /// # Errors
-    /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
+    /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise those of [`recv`](Self::recv).
     pub fn recv_deadline(&self, deadline: Instant) -> Result<Delivery<'_, T>, RecvTimeoutError> {
         self.recv_within(Wait::Until(deadline))
     }
@@ -88,7 +88,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// to the queue, as with [`recv`](Self::recv), and are left out.
     ///
     /// # Errors
-    /// As the other receives, if not even a first message was received.
+    /// Those of the other receives, if not even a first message was received.
     pub fn recv_batch(
         &self,
         most: usize,
@@ -99,10 +99,10 @@ impl<T: DeserializeOwned> Receiver<T> {
         Ok(batch)
     }
 
-    /// As [`recv_batch`](Self::recv_batch), but appends to a batch, whose memory is reused.
+    /// Like [`recv_batch`](Self::recv_batch), but appends to a batch, whose memory is reused.
     ///
     /// # Errors
-    /// As [`recv_batch`](Self::recv_batch). The batch is then unchanged.
+    /// Those of [`recv_batch`](Self::recv_batch). The batch is then unchanged.
     pub fn recv_batch_into<'a>(
         &'a self,
         batch: &mut Batch<'a, Delivery<'a, T>>,
@@ -158,7 +158,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// ```
     ///
     /// # Errors
-    /// As [`recv_timeout`](Self::recv_timeout), except [`RecvFailure::Shutdown`].
+    /// Those of [`recv_timeout`](Self::recv_timeout), except [`RecvFailure::Shutdown`].
     pub fn recv_any(&self, wait: Wait) -> Result<Incoming<'_, T>, RecvTimeoutError> {
         let received = self.bytes.port_recv(wait);
         let decoded = received.and_then(|bytes| Ok(Incoming::of(bytes, self.encoding)?));

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_empty_key_is_no_key() {
+    fn only_an_empty_key_is_invalid() {
         let checked = |key: &str| SendOptions::new().key(key).check_key();
         assert_eq!(checked(""), Err(SendFailure::EmptyKey));
         assert_eq!((checked("0"), checked("\0")), (Ok(()), Ok(())));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_beyond_the_kind_is_named() {
+    fn requested_features_are_named() {
         let wanted = |options: SendOptions| options.first_feature();
         let plain = SendOptions::new();
         assert_eq!(wanted(plain.clone().kind(Kind::Shutdown)), None);

@@ -103,7 +103,7 @@ impl<T: Serialize> Sender<T> {
     /// Sends a value, waiting for room for at most `timeout`.
     ///
     /// # Errors
-    /// [`SendTimeoutError::TimedOut`] if there was none; otherwise as [`send`](Self::send).
+    /// [`SendTimeoutError::TimedOut`] if there was none; otherwise those of [`send`](Self::send).
     pub fn send_timeout<V: SendValue<T>>(
         &self,
         value: V,
@@ -115,7 +115,7 @@ impl<T: Serialize> Sender<T> {
     /// Sends a value, waiting for room until `deadline`.
     ///
     /// # Errors
-    /// As [`send_timeout`](Self::send_timeout).
+    /// Those of [`send_timeout`](Self::send_timeout).
     pub fn send_deadline<V: SendValue<T>>(
         &self,
         value: V,
@@ -131,8 +131,8 @@ impl<T: Serialize> Sender<T> {
     /// sent with that key is returned.
     ///
     /// # Errors
-    /// As [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the queue
-    /// does not support an option.
+    /// Those of [`send_timeout`](Self::send_timeout), and [`SendFailure::Unsupported`] when the
+    /// queue does not support an option.
     pub fn send_with<V: SendValue<T>>(
         &self,
         value: V,
@@ -174,7 +174,7 @@ impl<T: Serialize> Sender<T> {
     /// Sends a message without a value, waiting while the queue is full.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     pub fn send_signal(&self, signal: Signal) -> Result<MessageId, SendError> {
         self.bytes.send_signal(signal)
     }

@@ -20,24 +20,24 @@ macro_rules! settling {
             /// this was its last attempt, it becomes a dead letter.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack).
+            /// Those of [`ack`](Self::ack).
             pub fn nack(self) -> Result<(), SettleError> {
                 self.nack_with(Nack::new())
             }
 
-            /// As [`nack`](Self::nack), with a delay of the receiver's choice, rounded up to whole
-            /// milliseconds. Zero: at once.
+            /// Like [`nack`](Self::nack), with a delay of the receiver's choice, rounded up to
+            /// whole milliseconds. Zero: at once.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack).
+            /// Those of [`ack`](Self::ack).
             pub fn nack_after(self, delay: Duration) -> Result<(), SettleError> {
                 self.nack_with(Nack::new().after(delay))
             }
 
-            /// As [`nack`](Self::nack), with a reason, a delay, or both.
+            /// Like [`nack`](Self::nack), with a reason, a delay, or both.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack).
+            /// Those of [`ack`](Self::ack).
             pub fn nack_with(self, nack: Nack<'_>) -> Result<(), SettleError> {
                 self.settle(nack.into())
             }
@@ -46,7 +46,7 @@ macro_rules! settling {
             /// milliseconds, and this delivery does not count as an attempt.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack), and
+            /// Those of [`ack`](Self::ack), and
             /// [`SettleFailure::Unsupported`](crate::SettleFailure::Unsupported) if the transport
             /// cannot snooze.
             pub fn snooze(self, delay: Duration) -> Result<(), SettleError> {
@@ -56,15 +56,15 @@ macro_rules! settling {
             /// Makes the message a dead letter: it is kept, and never delivered again.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack).
+            /// Those of [`ack`](Self::ack).
             pub fn bury(self) -> Result<(), SettleError> {
                 self.bury_with("")
             }
 
-            /// As [`bury`](Self::bury), with a reason that the dead letter keeps.
+            /// Like [`bury`](Self::bury), with a reason that the dead letter keeps.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack).
+            /// Those of [`ack`](Self::ack).
             pub fn bury_with(self, reason: &str) -> Result<(), SettleError> {
                 self.settle(Settle::Bury { reason })
             }
@@ -76,39 +76,39 @@ macro_rules! settling {
 macro_rules! settling_async {
     ([$($generics:tt)*] $delivery:ty) => {
         impl<$($generics)*> $delivery {
-            /// As [`ack`](Self::ack), without blocking the thread while a server answers.
+            /// Like [`ack`](Self::ack), without blocking the thread while a server answers.
             ///
             /// Not cancel-safe: a future that is dropped before it is ready may or may not have
             /// settled the message. If it has not, the message is delivered again.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack).
+            /// Those of [`ack`](Self::ack).
             pub async fn ack_async(self) -> Result<(), SettleError> {
                 settle_async(self.held, OwnedSettle::Ack).await
             }
 
-            /// As [`nack_with`](Self::nack_with), without blocking the thread while a server
+            /// Like [`nack_with`](Self::nack_with), without blocking the thread while a server
             /// answers.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack).
+            /// Those of [`ack`](Self::ack).
             pub async fn nack_async(self, nack: Nack<'_>) -> Result<(), SettleError> {
                 settle_async(self.held, Settle::from(nack).into()).await
             }
 
-            /// As [`snooze`](Self::snooze), without blocking the thread while a server answers.
+            /// Like [`snooze`](Self::snooze), without blocking the thread while a server answers.
             ///
             /// # Errors
-            /// As [`snooze`](Self::snooze).
+            /// Those of [`snooze`](Self::snooze).
             pub async fn snooze_async(self, delay: Duration) -> Result<(), SettleError> {
                 settle_async(self.held, Settle::Snooze { delay }.into()).await
             }
 
-            /// As [`bury_with`](Self::bury_with), without blocking the thread while a server
+            /// Like [`bury_with`](Self::bury_with), without blocking the thread while a server
             /// answers.
             ///
             /// # Errors
-            /// As [`ack`](Self::ack).
+            /// Those of [`ack`](Self::ack).
             pub async fn bury_async(self, reason: &str) -> Result<(), SettleError> {
                 settle_async(self.held, Settle::Bury { reason }.into()).await
             }

@@ -15,7 +15,7 @@
 //! let file = folder.path().join("jobs.saved");
 //! let jobs = ByteQueue::open("shm:docs/saved")?;
 //! jobs.sender().send(b"resize a.png")?;
-//! drop(jobs); // nobody may be attached
+//! drop(jobs); // no process may be attached
 //! let saved = save("shm:docs/saved", &file, Wait::No)?;
 //! assert_eq!(saved.messages, 1);
 //!
@@ -303,10 +303,10 @@ pub fn save(queue: &str, file: &Path, wait: Wait) -> Result<Moved, SnapshotError
     save_from(&Place::parse(queue)?, file, wait)
 }
 
-/// As [`save`], for a queue in any folder.
+/// Like [`save`], for a queue in any folder.
 ///
 /// # Errors
-/// As [`save`].
+/// Those of [`save`].
 pub fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, SnapshotError> {
     let opened = match place.open_existing() {
         Err(QueueError::NotFound { .. }) if is_of(file, place) => return whole(file),
@@ -365,8 +365,9 @@ pub fn save_from(place: &Place, file: &Path, wait: Wait) -> Result<Moved, Snapsh
 /// A new queue remembers at least as many keys as are in the file.
 ///
 /// # Errors
-/// [`SnapshotError`]. If it is not `Unfinished`, `NotPut` or `FileStays`, the queue and the file are
-/// unchanged. After `FileStays` everything is in the queue, which is in use: only the file is left.
+/// [`SnapshotError`]. If it is not `Unfinished`, `NotPut` or `FileStays`, the queue and the file
+/// are unchanged. After `FileStays` everything is in the queue, which is in use: only the file is
+/// left.
 pub fn restore(
     file: &Path,
     queue: &str,
@@ -376,10 +377,10 @@ pub fn restore(
     restore_to(&Place::parse(queue)?, file, options, wait)
 }
 
-/// As [`restore`], into a queue in any folder.
+/// Like [`restore`], into a queue in any folder.
 ///
 /// # Errors
-/// As [`restore`].
+/// Those of [`restore`].
 pub fn restore_to(
     place: &Place,
     file: &Path,

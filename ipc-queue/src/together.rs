@@ -1,4 +1,4 @@
-//! Deliveries of ports, acknowledged together where their transport can do that.
+//! Deliveries of ports, acknowledged together if their transport supports that.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::settle_once::{AckTogether, SettleOnce};
 #[derive(Default)]
 pub(crate) struct Together(Vec<Group>);
 
-/// Those that one call acknowledges.
+/// The deliveries that one call acknowledges.
 struct Group {
     acker: Arc<dyn AckTogether>,
     numbers: Vec<u64>,
@@ -22,12 +22,12 @@ struct Member {
     /// Its index in the batch.
     index: usize,
     message: MessageId,
-    /// Kept for the queue's address. Not told how the delivery ends.
+    /// Kept for the queue's address. It is not informed how the delivery ends.
     right: Box<dyn SettleOnce>,
 }
 
 impl Together {
-    /// Adds a delivery, or returns the right to settle it if it has to be acknowledged by itself.
+    /// Adds a delivery, or returns the right to settle it if it must be acknowledged separately.
     pub(crate) fn add(
         &mut self,
         index: usize,

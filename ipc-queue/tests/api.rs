@@ -189,7 +189,7 @@ fn a_delivery_outlives_its_receiver_and_crosses_threads() {
 }
 
 #[test]
-fn bytes_that_were_kept_stay_as_they_are() {
+fn kept_bytes_stay_unchanged() {
     for scratch in Scratch::both("kept") {
         let queue = ByteQueue::open(&scratch.address).unwrap();
         let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -329,7 +329,7 @@ fn addresses_are_texts_or_addresses() {
 }
 
 #[test]
-fn options_say_how_long_to_wait() {
+fn options_set_the_waiting_time() {
     for scratch in Scratch::both("waiting") {
         let one = QueueOptions::new().capacity(1);
         let queue: Queue<Job> = one.open(&scratch.address).unwrap();
@@ -407,7 +407,7 @@ fn an_empty_queue_is_matched_as_in_std() {
 }
 
 #[test]
-fn a_worker_loop_tells_its_three_ends_apart() {
+fn a_worker_loop_distinguishes_its_three_ends() {
     for_both("ends", |queue| {
         queue.sender().send(job(1)).unwrap();
         queue.close().unwrap();
@@ -457,7 +457,7 @@ fn a_batch_is_sent_and_settled_in_one_call() {
 }
 
 #[test]
-fn a_batch_that_is_cut_off_says_where() {
+fn a_partial_batch_error_says_where_it_stopped() {
     for_both("cut", |queue| {
         queue.close().unwrap();
         let error = queue.sender().send_batch([job(1), job(2)]).unwrap_err();
@@ -578,7 +578,7 @@ fn a_thread_scope_shares_a_queue() {
 }
 
 #[test]
-fn a_removed_queue_is_told_from_a_closed_one() {
+fn a_removed_queue_is_distinguished_from_a_closed_one() {
     for scratch in Scratch::both("gone") {
         let queue = scratch.queue();
         assert!(ipc_queue::remove(&scratch.address).unwrap());

@@ -92,7 +92,7 @@ fn what_is_left_of_a_batch_is_settled_in_any_order_and_by_any_thread() {
 }
 
 #[test]
-fn an_ack_of_a_batch_says_which_lease_was_lost_and_acknowledges_the_rest() {
+fn acking_a_batch_reports_the_lost_lease_and_acknowledges_the_rest() {
     let options = QueueOptions::new().lease(Duration::from_millis(50));
     let own = bytes("lost", &options.capacity(8));
     own.queue.sender().send_batch(&[b"a", b"b", b"c"]).unwrap();
@@ -100,7 +100,7 @@ fn an_ack_of_a_batch_says_which_lease_was_lost_and_acknowledges_the_rest() {
     let mut batch = receiver.recv_batch(3, Wait::No).unwrap();
     batch[0].extend(HOUR).unwrap();
     batch[2].extend(HOUR).unwrap();
-    // Delivered when the lease is over.
+    // It is delivered when the lease is over.
     let again = other.recv().unwrap();
     assert_eq!(again.payload(), b"b");
     let error = batch.ack().unwrap_err();
@@ -145,13 +145,13 @@ fn a_batch_ends_where_its_payloads_would_leave_the_cache() {
         sizes.push(batch.len());
         batch.ack().unwrap();
     }
-    // That the payloads are large is only known after the first batch.
+    // The receiver knows only after the first batch that the payloads are large.
     assert_eq!(sizes[1..], vec![2; sizes.len() - 1]);
     assert!(sizes[0] <= 8, "{sizes:?}");
 }
 
 #[test]
-fn what_comes_out_of_order_and_what_was_put_off_is_in_a_batch_too() {
+fn out_of_order_and_delayed_messages_are_also_in_a_batch() {
     let own = bytes("redelivered", &QueueOptions::new().capacity(8));
     let (sender, receiver) = (own.queue.sender(), own.queue.receiver());
     sender.send_batch(&[b"a", b"b", b"c", b"d"]).unwrap();

@@ -49,7 +49,7 @@ fn some_queue(place: &Place) -> ByteQueue {
 }
 
 #[test]
-fn what_is_there_is_seen_and_not_a_byte_changed() {
+fn inspecting_shows_everything_and_changes_no_byte() {
     let place = Place::new("seen");
     let queue = some_queue(&place);
     let receiver = queue.receiver();
@@ -103,7 +103,7 @@ fn what_is_there_is_seen_and_not_a_byte_changed() {
 }
 
 #[test]
-fn a_queue_of_any_type_can_be_looked_at_and_one_that_is_not_there_can_not() {
+fn a_queue_of_any_type_can_be_inspected_and_a_missing_one_is_an_error() {
     let place = Place::new("typed");
     let error = place.inspect().unwrap_err();
     assert!(matches!(error, QueueError::NotFound { .. }), "{error}");
@@ -125,7 +125,7 @@ fn a_queue_of_any_type_can_be_looked_at_and_one_that_is_not_there_can_not() {
 }
 
 #[test]
-fn nothing_can_be_written_through_the_mapping_of_one_who_looks() {
+fn an_inspectors_mapping_cannot_be_written() {
     let place = Place::new("read-only");
     drop(some_queue(&place));
     let inspector = place.inspect().unwrap();

@@ -265,26 +265,26 @@ const CAN_NOT_BE_ASKED_FOR: [Feature; 4] = [
     Feature::ZeroCopy,
     Feature::DeathNoticed,
     Feature::Reasons,
-    // Requested by the queue's address.
+    // This one is requested through the queue's address.
     Feature::Snapshot,
 ];
 
 #[test]
-fn whoever_says_nothing_untrue_passes() {
+fn a_truthful_transport_passes() {
     for feature in Feature::ALL {
         assert!(holds(Lie::None, feature), "{feature}");
     }
 }
 
 #[test]
-fn a_capability_that_is_declared_and_not_there_fails() {
+fn a_declared_but_missing_capability_fails() {
     for feature in Feature::ALL {
         assert!(!holds(Lie::Boasts(feature), feature), "{feature}");
     }
 }
 
 #[test]
-fn a_capability_that_is_there_and_not_declared_fails() {
+fn an_existing_but_undeclared_capability_fails() {
     for feature in Feature::ALL {
         let passes = holds(Lie::Conceals(feature), feature);
         let expected = CAN_NOT_BE_ASKED_FOR.contains(&feature);
@@ -293,8 +293,8 @@ fn a_capability_that_is_there_and_not_declared_fails() {
 }
 
 #[test]
-fn a_dead_letter_that_never_comes_is_not_waited_for_for_ever() {
-    let name = "leases_that_end_are_limited_by_themselves";
+fn waiting_for_a_dead_letter_has_a_limit() {
+    let name = "expired_leases_have_a_separate_limit";
     let mut all = promises().into_iter();
     let (_, promise) = all.find(|(promise, _)| *promise == name).unwrap();
     let kept = catch_unwind(AssertUnwindSafe(|| promise(&Lie::LosesDead)));

@@ -94,7 +94,7 @@ fn short_of_memory(shm: &Shm) -> ByteQueue {
 }
 
 #[test]
-fn headers_fit_behind_the_largest_payload_also_while_the_pool_is_full() {
+fn headers_fit_after_the_largest_payload_even_while_the_pool_is_full() {
     let shm = Shm::new();
     let queue = short_of_memory(&shm);
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -163,7 +163,7 @@ fn a_message_may_be_limited_to_one_lease() {
 
 /// The number of a message's deliveries must stay below the number at which it wraps.
 #[test]
-fn a_snooze_counts_while_one_that_lost_the_message_may_still_read_it() {
+fn a_snooze_counts_while_a_former_holder_may_still_read() {
     let shm = Shm::new();
     let request = OpenRequest {
         settings: QueueSettings {
@@ -182,7 +182,7 @@ fn a_snooze_counts_while_one_that_lost_the_message_may_still_read_it() {
     second.snooze(Duration::ZERO).unwrap();
     let third = receiver.recv().unwrap();
     assert_eq!((lost.attempt(), third.attempt()), (1, 3));
-    // After the first receiver has let go, a snooze does not count.
+    // After the first receiver has released it, a snooze does not count.
     drop(lost);
     third.extend(Duration::from_secs(3600)).unwrap();
     third.snooze(Duration::ZERO).unwrap();
@@ -226,7 +226,7 @@ fn memory_is_waited_for_like_a_place() {
 }
 
 #[test]
-fn blocked_senders_go_on_when_memory_is_free() {
+fn blocked_senders_continue_when_memory_is_free() {
     const EACH: usize = 200;
     let shm = Shm::new();
     let queue = short_of_memory(&shm);
@@ -250,7 +250,7 @@ fn blocked_senders_go_on_when_memory_is_free() {
 }
 
 #[test]
-fn whoever_lets_go_of_a_queue_leaves_their_slot_to_the_next() {
+fn a_process_that_leaves_a_queue_frees_its_slot() {
     let shm = Shm::new();
     let name = Name::new("narrow").unwrap();
     let request = OpenRequest {
@@ -272,7 +272,7 @@ fn whoever_lets_go_of_a_queue_leaves_their_slot_to_the_next() {
 }
 
 #[test]
-fn what_former_holders_do_changes_nothing_of_a_dead_letter() {
+fn former_holders_cannot_change_a_dead_letter() {
     let shm = Shm::new();
     let request = OpenRequest {
         settings: QueueSettings {
@@ -304,7 +304,7 @@ fn what_former_holders_do_changes_nothing_of_a_dead_letter() {
 }
 
 #[test]
-fn a_batch_that_ends_with_the_queue_does_not_say_so_later() {
+fn a_batch_at_the_end_of_the_queue_leaves_no_late_error() {
     let shm = Shm::new();
     let name = Name::new("end").unwrap();
     let open = || ByteQueue::over(shm.open(&name, &OpenRequest::default()).unwrap());
@@ -312,7 +312,7 @@ fn a_batch_that_ends_with_the_queue_does_not_say_so_later() {
     ours.sender().send_batch(&[b"one", b"two"]).unwrap();
     ours.transport().close().unwrap();
     let (receiver, other) = (ours.receiver(), theirs.receiver());
-    // The batch holds all that is left.
+    // The batch holds everything that is left.
     let mut batch = receiver.recv_batch(5, Wait::No).unwrap();
     let last = batch.pop().unwrap();
     last.nack_after(Duration::ZERO).unwrap();
@@ -349,7 +349,7 @@ fn of_each_priority(shm: &Shm, payload: &[u8], options: &SendOptions) -> ByteQue
 }
 
 #[test]
-fn delayed_messages_of_all_priorities_come() {
+fn delayed_messages_of_all_priorities_are_delivered() {
     let shm = Shm::new();
     let delayed = SendOptions::new().delay(Duration::from_millis(5));
     let queue = of_each_priority(&shm, b"later", &delayed);
@@ -361,7 +361,7 @@ fn delayed_messages_of_all_priorities_come() {
 }
 
 #[test]
-fn a_purge_and_a_drain_see_to_all_priorities() {
+fn a_purge_and_a_drain_include_all_priorities() {
     let shm = Shm::new();
     let queue = of_each_priority(&shm, b"waits", &SendOptions::new());
     assert_eq!(queue.transport().purge().unwrap(), 4);
@@ -415,7 +415,7 @@ fn a_requeued_letter_keeps_its_priority() {
 }
 
 #[test]
-fn a_requeued_letter_is_a_new_delivery_for_whoever_fences() {
+fn a_requeued_letter_has_a_new_fencing_token() {
     let shm = Shm::new();
     let queue = of_each_priority(&shm, b"poison", &SendOptions::new());
     let receiver = queue.receiver();

@@ -18,7 +18,7 @@ const MESSAGES: u64 = 3_000;
 /// Two threads send, inline and in chunks. Two receive, nack some messages and ack the rest. Each
 /// message is acked once, complete.
 #[test]
-fn what_threads_send_each_other_arrives_once_and_whole() {
+fn messages_between_threads_arrive_once_and_whole() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let namespace = Namespace::in_folder(folder.path().join("root"), "threads").unwrap();
     let name = Name::new("q").unwrap();

@@ -34,7 +34,7 @@ fn run(folder: &Path, args: &[&str]) -> Span {
 }
 
 #[test]
-fn a_trace_goes_on_from_the_sender_to_the_worker() {
+fn a_trace_continues_from_the_sender_to_the_worker() {
     let folder = tempfile::Builder::new()
         .prefix("ipc-test-")
         .tempdir_in("/dev/shm")

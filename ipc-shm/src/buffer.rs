@@ -163,11 +163,11 @@ impl SharedBuffer {
         Self::create_for(namespace, name, len, MAX_PROCESSES)
     }
 
-    /// As [`create`](Self::create), for up to `processes` processes at the same time. Each one
+    /// Like [`create`](Self::create), for up to `processes` processes at the same time. Each one
     /// costs 192 bytes.
     ///
     /// # Errors
-    /// As [`create`](Self::create).
+    /// Those of [`create`](Self::create).
     pub fn create_for(
         namespace: &Namespace,
         name: &str,
@@ -288,10 +288,10 @@ impl SharedBuffer {
     /// Returns a pointer to the bytes in this process, for access without the lock. It is valid as
     /// long as this handle.
     ///
-    /// Nothing orders such accesses, and no tear reports a killed writer. The programs must agree by
-    /// other means on which of them accesses which bytes when. Concurrent accesses, including those
-    /// by [`read_at`](Self::read_at), see mixed bytes. If the file is truncated meanwhile, the bytes
-    /// are zeroes.
+    /// Nothing orders such accesses, and no tear reports a killed writer. The programs must agree
+    /// by other means on which of them accesses which bytes when. Concurrent accesses, including
+    /// those by [`read_at`](Self::read_at), see mixed bytes. If the file is truncated meanwhile,
+    /// the bytes are zeroes.
     #[must_use]
     pub fn as_ptr(&self) -> NonNull<u8> {
         let bytes = self.mapping().pointer(self.offset_of(&(0..0)), self.len);
@@ -339,7 +339,7 @@ impl SharedBuffer {
     /// Returns the `len` bytes at `offset`. The result never mixes parts of a write.
     ///
     /// # Errors
-    /// As [`read_at`](Self::read_at).
+    /// Those of [`read_at`](Self::read_at).
     pub fn read_to_vec(&self, offset: usize, len: usize) -> Result<Vec<u8>, AccessError> {
         // Checked before a vector of that size is allocated.
         self.range(offset, len)?;
@@ -349,7 +349,7 @@ impl SharedBuffer {
     /// Accepts the torn bytes as they are. Returns their range.
     ///
     /// # Errors
-    /// As [`lock`](Self::lock).
+    /// Those of [`lock`](Self::lock).
     pub fn accept_torn(&self) -> Result<Option<Range<usize>>, LockError> {
         self.turn(self.deadline())?.accept_torn()
     }
@@ -369,11 +369,11 @@ impl SharedBuffer {
         self.lock_until(self.deadline())
     }
 
-    /// As [`lock`](Self::lock), but waits until `deadline`. With a deadline in the past it tries
+    /// Like [`lock`](Self::lock), but waits until `deadline`. With a deadline in the past it tries
     /// once.
     ///
     /// # Errors
-    /// As [`lock`](Self::lock).
+    /// Those of [`lock`](Self::lock).
     pub fn lock_deadline(&self, deadline: Instant) -> Result<BufferGuard<'_>, LockError> {
         self.lock_until(Some(deadline))
     }

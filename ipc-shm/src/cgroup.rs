@@ -26,7 +26,7 @@ pub(crate) fn least_room() -> Option<Room> {
     least_room_below(Path::new("/"))
 }
 
-/// As [`least_room`], with `/proc` and the mounts below another folder.
+/// Like [`least_room`], with `/proc` and the mounts below another folder.
 fn least_room_below(root: &Path) -> Option<Room> {
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
     let (groups, mounts) = (read("proc/self/cgroup"), read("proc/self/mountinfo"));

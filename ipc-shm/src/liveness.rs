@@ -237,7 +237,7 @@ fn start_ticks(pid: u32) -> Option<u64> {
         return None;
     }
     // 1,024 bytes contain far more than the needed fields. Read in one call, because the kernel
-    // formats the file anew for each read.
+    // formats the file again for each read.
     let mut stat = [0; 1024];
     let mut file = File::open(format!("/proc/{pid}/stat")).ok()?;
     let len = file.read(&mut stat).ok()?;

@@ -80,7 +80,7 @@ pub enum LockError {
         holder: Holder,
     },
     /// The segment was removed.
-    #[error("{name:?} was removed: stop using it, or open it again once it was created anew")]
+    #[error("{name:?} was removed: stop using it, or open it again once it is created again")]
     Removed {
         /// The name of the segment.
         name: String,

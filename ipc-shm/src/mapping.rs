@@ -68,13 +68,13 @@ impl Mapping {
     /// Maps the file read-only. A write through this mapping would end the process.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Those of [`new`](Self::new).
     pub(crate) fn read_only(file: &File, bytes: usize) -> io::Result<Arc<Self>> {
         let raw = MmapOptions::new().len(bytes).map_raw_read_only(file)?;
         Ok(Self::protect(raw, bytes, None))
     }
 
-    /// As [`new`](Self::new), with a mark that shows if zeroes replaced the mapping, see `fault`.
+    /// Like [`new`](Self::new), with a mark that shows if zeroes replaced the mapping, see `fault`.
     pub(crate) fn marked(file: &File, bytes: usize, mark: Mark) -> io::Result<Arc<Self>> {
         let inside = mark.offset.checked_add(8).is_some_and(|end| end <= bytes);
         if !inside || !mark.offset.is_multiple_of(8) {

@@ -208,7 +208,7 @@ impl Namespace {
         Ok(self.siblings_and_skipped()?.namespaces)
     }
 
-    /// As [`siblings`](Self::siblings), together with the skipped entries.
+    /// Like [`siblings`](Self::siblings), together with the skipped entries.
     ///
     /// # Errors
     /// [`NamespaceError`] if the folder is refused or cannot be read.

@@ -170,10 +170,10 @@ impl Attachment {
         Self::join_as(segment, name, AttachAs::Participant)
     }
 
-    /// As [`join`](Self::join), with the kind of slot to take.
+    /// Like [`join`](Self::join), with the kind of slot to take.
     ///
     /// # Errors
-    /// As [`join`](Self::join).
+    /// Those of [`join`](Self::join).
     pub fn join_as(segment: Segment, name: &str, r#as: AttachAs) -> Result<Self, JoinError> {
         if !segment.is_ours() {
             let name = segment.name().to_string();
@@ -300,8 +300,8 @@ impl Attachment {
         self.departed_beside(&Running::default())
     }
 
-    /// As [`departed`](Self::departed), for the watcher: does not ask the kernel about processes in
-    /// `running`.
+    /// Like [`departed`](Self::departed), for the watcher: does not ask the kernel about processes
+    /// in `running`.
     #[must_use]
     pub fn departed_beside(&self, running: &Running) -> Vec<Member> {
         self.table
@@ -474,7 +474,7 @@ impl Participants {
         taken
     }
 
-    /// As `take`, for a caller that holds the slot's joining lock: no other process can take the
+    /// Like `take`, for a caller that holds the slot's joining lock: no other process can take the
     /// slot.
     fn take_locked(
         &self,

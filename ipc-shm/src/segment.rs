@@ -120,7 +120,7 @@ impl Segment {
     /// same one. The second value says whether this call created it.
     ///
     /// # Errors
-    /// As [`open`](Self::open) and [`create`](Self::create), except `NotFound` and `Exists`.
+    /// Those of [`open`](Self::open) and [`create`](Self::create), except `NotFound` and `Exists`.
     pub fn open_or_create(
         namespace: &Namespace,
         name: &Name,

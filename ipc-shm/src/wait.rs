@@ -12,7 +12,7 @@
 //! | flag cleared, count raised | a notifier that found no thread asleep; it then wakes all |
 //!
 //! The bit is a flag and not a count of waiters, because a killed waiter would leave a count too
-//! high for ever. A stale flag costs two needless system calls. The flag stays set while any thread
+//! high forever. A stale flag costs two needless system calls. The flag stays set while any thread
 //! may sleep. A notifier that finds no thread asleep clears it, and then wakes the threads that
 //! fell asleep meanwhile. The flag must not be cleared earlier: if the notification that wakes the
 //! first of two sleepers cleared it, the next notification would not see the second.
@@ -96,7 +96,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// Whether a waiter announced itself since the last wake-up. It may be gone by now.
+    /// Returns `true` if a waiter announced itself since the last wake-up. It may be gone by now.
     #[must_use]
     pub fn has_waiters(self) -> bool {
         self.word.load(Ordering::SeqCst) & ASLEEP != 0
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::testing::threads_asleep_on;
 
-    /// As `wait`, but with a limit so long that a time-out means a lost wake-up, however busy the
+    /// Like `wait`, but with a limit so long that a time-out means a lost wake-up, however busy the
     /// machine is.
     fn sleep(event: Event<'_>, ticket: Ticket) -> Woken {
         futex_wait(event.word, ticket.0, 100 * SLICE)
@@ -247,7 +247,7 @@ mod tests {
             while threads_asleep_on(&[&word]) < 1 {
                 thread::yield_now();
             }
-            // As by a notifier that was killed before it woke a thread.
+            // Simulates a notifier that was killed before it woke a thread.
             word.fetch_and(!ASLEEP, Ordering::SeqCst);
             event.notify_all();
             assert_eq!(sleeper.join().unwrap(), Woken::Perhaps);
@@ -263,7 +263,7 @@ mod tests {
             while threads_asleep_on(&[&word]) < 1 {
                 thread::yield_now();
             }
-            // As by a notifier that just found no thread asleep.
+            // Simulates a notifier that just found no thread asleep.
             event.clear_flag();
             assert_eq!(sleeper.join().unwrap(), Woken::Perhaps);
         });

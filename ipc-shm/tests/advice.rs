@@ -139,7 +139,7 @@ fn a_removed_buffer_is_used_again_once_it_was_created_anew() {
     let (_folder, namespace) = scratch();
     let old = SharedBuffer::create(&namespace, "b", 8).unwrap();
     SharedBuffer::remove(&namespace, "b").unwrap();
-    advises(&loss(&old), "open it again once it was created anew");
+    advises(&loss(&old), "open it again once it is created again");
     drop(SharedBuffer::create(&namespace, "b", 8).unwrap());
     let new = SharedBuffer::connect(&namespace, "b").unwrap();
     new.write_at(0, b"well").unwrap();

@@ -240,7 +240,7 @@ impl Display for Report {
         for operation in &self.exceeded {
             write!(
                 f,
-                "\n{operation}: more than a tenth above what {KNOWN} knows. If that is meant: cargo xtask count --write"
+                "\n{operation}: more than 10% above the limit in {KNOWN}. If this is intended: cargo xtask count --write"
             )?;
         }
         Ok(())

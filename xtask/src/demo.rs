@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_says_nothing_else_gets_the_workspaces_files() {
+    fn only_a_run_without_inputs_gets_the_workspaces_files() {
         let chooses =
             |args: &[&str]| chooses_input(&args.iter().map(OsString::from).collect::<Vec<_>>());
         assert!(!chooses(&[]) && !chooses(&["--json", "--timeline", "host"]));

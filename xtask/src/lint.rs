@@ -137,7 +137,7 @@ fn check_absences() -> Result<()> {
             "{package} is not in its own tree: the check is broken"
         );
         if let Some(name) = unwanted.iter().find(|name| names.contains(name)) {
-            bail!("{package} depends on {name}, which lies above it or is none of its business");
+            bail!("{package} depends on {name}, which is above it or must not be known to it");
         }
     }
     Ok(())
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_that_are_sent_and_what_only_looks_alike_are_not_rejected() {
+    fn real_signals_and_similar_code_are_not_rejected() {
         for code in [
             "kill(Pid::from_raw(pid), Signal::SIGKILL)",
             "killpg(group, Signal::SIGTERM)",

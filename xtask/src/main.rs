@@ -52,7 +52,8 @@ enum Command {
     /// Measure one host, over each transport, and one and three NATS servers: the figures of
     /// docs/scaling.md
     Capacity(proofs::Options),
-    /// Kill each operation at every instruction that changes anything, and let a survivor judge
+    /// Kill each operation at every instruction that changes anything, and let a survivor check the
+    /// result
     Sweep(proofs::Options),
     /// Kill, stop and continue senders and receivers at random, then account for every message
     Torture(proofs::Options),

@@ -34,7 +34,7 @@ pub struct Options {
     #[arg(value_name = "PART")]
     filters: Vec<String>,
 
-    /// List the mutants, and whether each still applies
+    /// List the mutants, and show whether each still applies
     #[arg(long)]
     list: bool,
 

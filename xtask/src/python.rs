@@ -2,7 +2,7 @@
 //! tests.
 //!
 //! The package is not a member of the workspace, and this crate does not depend on PyO3. `maturin`
-//! does all of it; `pip` installs `maturin` into a virtual environment of its own.
+//! does all of it; `pip` installs `maturin` into a separate virtual environment.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -24,7 +24,7 @@ const TOOLS: [&str; 8] = [
     "joblib>=1.3,<1.7",
 ];
 
-/// Its own tests are run, too, and are in its source only.
+/// Its own tests are also run; they are only in its source distribution.
 const KOMBU: &str = "kombu>=5.3,<5.8";
 
 #[derive(Debug, Args)]
@@ -97,9 +97,9 @@ fn wheels(venv: &Venv) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The interpreter that is wanted, or the first one that will do; and what it is.
+/// Returns the requested interpreter, or the first suitable one, with its description.
 ///
-/// One that has its own tests goes first: they are run on the package's classes.
+/// An interpreter with its own tests is preferred: they are run on the package's classes.
 fn interpreter() -> Result<(String, String)> {
     if let Ok(wanted) = std::env::var("IPC_PYTHON") {
         let version = what_it_is(&wanted).with_context(|| {

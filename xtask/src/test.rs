@@ -31,11 +31,11 @@ struct Suite {
     package: String,
     target: String,
     program: PathBuf,
-    /// Where cargo would run it.
+    /// The folder in which cargo would run it.
     folder: PathBuf,
 }
 
-/// What a suite came to.
+/// The result of a suite.
 #[derive(Default)]
 struct Report {
     passed: u64,
@@ -48,8 +48,8 @@ const SHARED_MEMORY: &str = "/dev/shm";
 /// The variable that names the file to which each skipped suite adds a line (`ipc_nats::testing`).
 const SKIPPED: &str = "IPC_SKIPPED_SUITES";
 
-/// What `--quick` leaves out, and why: the package, the target, and the beginning of the names of
-/// the tests; empty for all.
+/// The tests that `--quick` leaves out, and why: the package, the target, and the prefix of the
+/// tests' names; empty for all.
 const SLOW: [(&str, &str, &str, &str); 7] = [
     (
         "ipc-queue",
@@ -163,7 +163,7 @@ fn build() -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
-/// The suite that a message of cargo is about, if it is about one.
+/// Returns the suite that a message of cargo describes, if any.
 fn suite(message: &[u8]) -> Option<Suite> {
     let message: Value = serde_json::from_slice(message).ok()?;
     if message["profile"]["test"] != true {
@@ -180,7 +180,7 @@ fn suite(message: &[u8]) -> Option<Suite> {
 }
 
 impl Suite {
-    /// Why all of it is left out, if it is.
+    /// Returns the reason why the whole suite is left out, if it is.
     fn left_out(&self, options: &Options) -> Option<&'static str> {
         let mut slow = self.slow_parts(options);
         slow.find_map(|(tests, why)| tests.is_empty().then_some(why))
@@ -195,7 +195,7 @@ impl Suite {
         slow.map(|(_, _, tests, why)| (*tests, *why))
     }
 
-    /// How to run it.
+    /// Returns the command that runs it.
     fn command(&self, options: &Options, skipped: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.current_dir(&self.folder).env(SKIPPED, skipped);
@@ -211,7 +211,7 @@ impl Suite {
     }
 }
 
-/// Runs a suite to its end, and says how it went.
+/// Runs a suite to its end, and reports the result.
 fn watched(place: &str, name: &str, mut command: Command) -> Result<Report> {
     let started = Instant::now();
     let is_terminal = std::io::stderr().is_terminal();

@@ -26,7 +26,7 @@ pub fn run() -> Result<ExitCode> {
     let mut test = Command::new("rustup");
     test.args(["run", "nightly", "cargo", "test", "--package", "ipc-queue"]);
     test.args(["--test", "threads", "--target", host]);
-    // A folder of its own: with other flags cargo would rebuild everything each time.
+    // A separate folder: with other flags cargo would rebuild everything each time.
     test.args(["--target-dir", "target/tsan"]);
     test.current_dir(cargo::root());
     // Cargo runs this program with its own choice of compiler.

@@ -1,6 +1,7 @@
-//! iceoryx2's publish and subscribe, with a publisher that waits for room, and its events.
+//! iceoryx2's publish and subscribe, with a publisher that waits for room, and with its events.
 //!
-//! Behind types without parameters: iceoryx2 takes minutes to compile wherever its types are named.
+//! The types here have no parameters, because iceoryx2 takes minutes to compile wherever its types
+//! are named.
 
 use std::path::PathBuf;
 
@@ -15,20 +16,20 @@ use iceoryx2::service::port_factory::publish_subscribe::PortFactory as Messages;
 
 type Ipc = ipc::Service;
 
-/// Which service, and how it is set up.
+/// The service and its settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where its files are.
+    /// The folder of its files.
     pub folder: PathBuf,
-    /// What everything else of it begins with.
+    /// The prefix of its other names.
     pub prefix: String,
-    /// What it is called.
+    /// The name of the service.
     pub name: String,
     /// The size of each payload.
     pub bytes: usize,
-    /// How many messages it holds.
+    /// The number of messages that it holds.
     pub capacity: usize,
-    /// Whether each message is announced by an event.
+    /// Set if an event notifies the receiver of each message.
     pub events: bool,
 }
 
@@ -85,10 +86,10 @@ fn debug(error: impl std::fmt::Debug) -> anyhow::Error {
 }
 
 impl Sending {
-    /// Makes a publisher.
+    /// Creates a publisher.
     ///
     /// # Errors
-    /// iceoryx2's.
+    /// Any error of iceoryx2.
     pub fn open(settings: &Settings) -> Result<Self> {
         let node = settings.node()?;
         let notifier = if settings.events {
@@ -112,7 +113,7 @@ impl Sending {
     /// Sends a payload of `len` bytes that is written where it will be read, waiting for room.
     ///
     /// # Errors
-    /// iceoryx2's.
+    /// Any error of iceoryx2.
     pub fn send(&self, len: usize, fill: &mut dyn FnMut(&mut [u8])) -> Result<()> {
         let sample = self.publisher.loan_slice_uninit(len)?;
         // SAFETY: bytes of shared memory, which are never uninitialised; all are written below.
@@ -127,10 +128,10 @@ impl Sending {
 }
 
 impl Receiving {
-    /// Makes a subscriber.
+    /// Creates a subscriber.
     ///
     /// # Errors
-    /// iceoryx2's.
+    /// Any error of iceoryx2.
     pub fn open(settings: &Settings) -> Result<Self> {
         let node = settings.node()?;
         let listener = if settings.events {
@@ -148,7 +149,7 @@ impl Receiving {
     /// Reads a message, if there is one.
     ///
     /// # Errors
-    /// iceoryx2's.
+    /// Any error of iceoryx2.
     pub fn try_receive(&self, read: &mut dyn FnMut(&[u8])) -> Result<Option<()>> {
         let sample = self.subscriber.receive()?;
         Ok(sample.map(|sample| read(sample.payload())))
@@ -157,7 +158,7 @@ impl Receiving {
     /// Waits for an event, if there are any; does not wait otherwise.
     ///
     /// # Errors
-    /// iceoryx2's.
+    /// Any error of iceoryx2.
     pub fn wait(&mut self) -> Result<()> {
         if let Some(listener) = &mut self.listener {
             listener.blocking_wait(|_| ())?;

@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_between_the_marks_is_written_anew_and_nothing_else() {
+    fn only_the_text_between_the_marks_is_rewritten() {
         let mut text = "a\n<!-- bench: x -->\nold\n<!-- end -->\nb".to_owned();
         fill(&mut text, "x", "new\n").unwrap();
         fill(&mut text, "x", "newer\n").unwrap();

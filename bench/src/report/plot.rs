@@ -81,7 +81,7 @@ fn lines(
         .draw()?;
     for (subject, points) in &series {
         let color = if *subject == "shm" { OURS } else { OTHERS };
-        let line = points
+        let mut line = points
             .iter()
             .map(|(number, row)| (place(*number), row.median));
         let whole: Vec<_> = line.clone().collect();
@@ -94,7 +94,9 @@ fn lines(
             ];
             chart.draw_series([PathElement::new(range, color.stroke_width(1))])?;
         }
-        let Some(last) = line.last() else { continue };
+        let Some(last) = line.next_back() else {
+            continue;
+        };
         let at = chart.backend_coord(&last);
         let font = ("sans-serif", 16).into_font().color(&color);
         let font = font.pos(Pos::new(HPos::Right, VPos::Bottom));

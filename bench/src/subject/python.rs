@@ -25,7 +25,7 @@ impl Player for Python {
     }
 
     fn note(&self) -> &'static str {
-        "no ack; a killed idle receiver stops the others; its senders buffer without limit of their own"
+        "no ack; a killed idle receiver stops the others; its senders buffer without a limit"
     }
 
     fn home(&self) -> Home {

@@ -39,7 +39,7 @@ impl<const N: usize> Subject for Ringfire<N> {
     }
 
     fn note(&self) -> &'static str {
-        "no ack; its ring for one sender, whose every receiver gets everything: that for several loses messages by design"
+        "no ack; this ring has one sender, and every receiver gets everything; the one for several senders loses messages by design"
     }
 
     fn does(&self, work: Work) -> bool {

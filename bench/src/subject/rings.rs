@@ -79,8 +79,7 @@ impl Cells {
         self.shared.word(self.offset(position))
     }
 
-    /// # Safety
-    /// As [`Shared::payload_mut`].
+    /// # Safety As [`Shared::payload_mut`].
     #[inline]
     #[expect(clippy::mut_from_ref, reason = "the ring grants exclusive access")]
     pub unsafe fn payload_mut(&self, position: u64, len: usize) -> &mut [u8] {
@@ -90,7 +89,7 @@ impl Cells {
     }
 
     /// # Safety
-    /// As [`Shared::payload`].
+    /// The conditions of [`Shared::payload`].
     #[inline]
     pub unsafe fn payload(&self, position: u64) -> &[u8] {
         // SAFETY: the caller's promise, for bytes of this cell only.

@@ -65,7 +65,7 @@ impl<const N: usize> Subject for Shaq<N> {
     }
 
     fn note(&self) -> &'static str {
-        "no ack; wedged for ever by one badly timed kill"
+        "no ack; wedged forever by one badly timed kill"
     }
 
     fn does(&self, work: Work) -> bool {

@@ -1,4 +1,4 @@
-//! The subject of this project: its `shm` transport, through the calls that a program uses. Every
+//! This project's subject: its `shm` transport, through the calls that a program uses. Every
 //! message is leased and acked.
 
 use std::time::Duration;
@@ -84,7 +84,7 @@ impl Shm {
         if let Some(lease) = self.lease {
             options = options.lease(lease);
         }
-        Ok(options.open_bytes(&address(place))?)
+        Ok(options.open_bytes(address(place))?)
     }
 }
 
@@ -131,7 +131,7 @@ impl Subject for Shm {
     }
 
     fn remove(&self, place: &Place) -> Result<()> {
-        ipc_queue::remove(&address(place))?;
+        ipc_queue::remove(address(place))?;
         Ok(std::fs::remove_dir_all(&place.folder)?)
     }
 
@@ -286,7 +286,7 @@ impl Subject for Typed {
 impl Typed {
     fn open(&self, place: &Place) -> Result<Queue<Value>> {
         let options = QueueOptions::new().capacity(u32::try_from(place.capacity)?);
-        Ok(options.open(&address(place))?)
+        Ok(options.open(address(place))?)
     }
 }
 

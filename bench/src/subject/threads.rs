@@ -64,7 +64,7 @@ impl Channel for Crossbeam {
 
     #[inline]
     fn send(tx: &Self::Tx, packet: Packet) -> Result<()> {
-        tx.send(packet).ok().context("nobody receives")
+        tx.send(packet).ok().context("no receiver is left")
     }
 
     #[inline]
@@ -95,7 +95,7 @@ impl Channel for Flume {
 
     #[inline]
     fn send(tx: &Self::Tx, packet: Packet) -> Result<()> {
-        tx.send(packet).ok().context("nobody receives")
+        tx.send(packet).ok().context("no receiver is left")
     }
 
     #[inline]

@@ -4,7 +4,7 @@
 //! Each cell's word shows whose turn it is. If it equals a position, the cell is free for the
 //! sender of that position. If it is one more, the cell is full for the receiver. Both sides claim
 //! a position by a compare-and-swap of their index. A process that is killed between the claim and
-//! the store that ends it stops the ring for ever.
+//! the store that ends it stops the ring forever.
 //!
 //! Source: "Bounded MPMC queue", 1024cores.net.
 
@@ -49,7 +49,7 @@ impl Vyukov {
 
 impl Ring for Vyukov {
     const NAME: &str = "vyukov";
-    const NOTE: &str = "no ack; wedged for ever by one badly timed kill";
+    const NOTE: &str = "no ack; wedged forever by one badly timed kill";
 
     const SHARED: bool = true;
 

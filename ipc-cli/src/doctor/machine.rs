@@ -1,8 +1,9 @@
-//! Checks, by trying, if this machine and this user can have queues in shared memory at all.
+//! Checks by trying whether this machine and this user can have queues in shared memory at all.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use ipc_proto::QueueSettings;
 use ipc_queue::shm::Inspector;
 use ipc_queue::transport::OpenMode;
 use ipc_queue::{ByteQueue, Name, QueueOptions, ShmQueue};
@@ -99,6 +100,15 @@ fn memory() -> Option<Finding> {
         let what = format!("{figures}: remove queues (ipc ls, ipc rm), or mount it larger");
         return Some(Finding::bad("shared memory", what));
     }
+    let settings = QueueSettings::default();
+    let least = settings.pool_bytes + u64::from(settings.capacity * settings.inline_bytes);
+    if all > 0 && free < least {
+        let what = format!(
+            "{figures}, too little for a queue of default settings: remove queues (ipc ls, ipc \
+             rm), or mount it larger"
+        );
+        return Some(Finding::new("shared memory", Grade::Warn, what));
+    }
     let what = format!("{figures}; what does not fit is refused with these figures");
     Some(Finding::fine("shared memory", what))
 }
@@ -142,7 +152,7 @@ fn try_out() -> Result<()> {
     carried
 }
 
-/// Removes what a doctor left that was killed during its trial.
+/// Removes what another `doctor` left behind when it was killed during its trial.
 pub fn clear_up(namespace: &Namespace) {
     let Ok(name) = Name::new(TRIAL) else {
         return;

@@ -1,6 +1,7 @@
-//! Problems of one queue: what it lacks, what it refuses, and what holds its messages.
+//! Problems of one queue: missing room, refused operations, and processes that hold messages.
 
 use anyhow::Result;
+use ipc_proto::QueueSettings;
 use ipc_queue::QueueStats;
 use ipc_queue::shm::Inspector;
 
@@ -10,11 +11,11 @@ use crate::exit;
 use crate::held::Health;
 use crate::show;
 
-/// The findings about a queue that was named, whatever its transport.
+/// Returns the findings about a queue that the user named, of any transport.
 pub fn look_at_named(queue: &str, repair: bool) -> Vec<Finding> {
     look(queue, repair).unwrap_or_else(|error| {
         let mut what = exit::in_one_line(&error);
-        if let Some(command) = super::removal_of(queue, &error) {
+        if let Some(command) = super::remedy_of(queue, &error) {
             what = format!("{what}; {command}");
         }
         vec![Finding::bad(queue, what)]
@@ -32,7 +33,8 @@ fn look(queue: &str, repair: bool) -> Result<Vec<Finding>> {
     })
 }
 
-/// The findings about a queue in shared memory; one that is fine if there is no other.
+/// Returns the findings about a queue in shared memory; if there is no problem, a single one that
+/// says so.
 pub fn look_at(about: &str, queue: &Inspector, repair: bool) -> Vec<Finding> {
     let mut findings: Vec<_> = dead_processes(about, queue, repair).into_iter().collect();
     let stats = queue.stats();
@@ -40,7 +42,7 @@ pub fn look_at(about: &str, queue: &Inspector, repair: bool) -> Vec<Finding> {
     let capacity = u64::from(queue.settings().capacity) * rings;
     findings.extend(states(about, &stats, capacity));
     findings.extend(payload_memory(about, queue));
-    findings.extend(slots(about, queue, &stats));
+    findings.extend(slots(about, queue));
     findings.extend(stopped_holders(about, queue));
     or_fine(about, &stats, findings)
 }
@@ -57,7 +59,7 @@ fn or_fine(about: &str, stats: &QueueStats, mut findings: Vec<Finding>) -> Vec<F
     findings
 }
 
-/// What the counters say, over any transport.
+/// Returns the findings that follow from the counters, for any transport.
 fn states(about: &str, stats: &QueueStats, capacity: u64) -> Vec<Finding> {
     let mut findings = Vec::new();
     let is_full_of_dead = stats.dead >= capacity;
@@ -97,7 +99,7 @@ fn states(about: &str, stats: &QueueStats, capacity: u64) -> Vec<Finding> {
     findings
 }
 
-/// A payload that is allowed and finds no memory now.
+/// Reports that a payload of the permitted size finds no memory now.
 fn payload_memory(about: &str, queue: &Inspector) -> Option<Finding> {
     let (pool, settings) = (queue.pool(), queue.settings());
     let largest = u64::from(settings.max_message_bytes);
@@ -115,21 +117,23 @@ fn payload_memory(about: &str, queue: &Inspector) -> Option<Finding> {
     Some(Finding::new(about, Grade::Warn, what))
 }
 
-fn slots(about: &str, queue: &Inspector, stats: &QueueStats) -> Option<Finding> {
+/// Slots of programs; tools have some of their own behind them.
+fn slots(about: &str, queue: &Inspector) -> Option<Finding> {
     let most = queue.settings().max_participants;
-    (stats.participants >= u64::from(most)).then(|| {
+    let attached = queue.participants().into_iter();
+    let programs = attached.filter(|(slot, _)| slot.member.index < most);
+    (programs.count() >= usize::from(most)).then(|| {
+        let more = most.saturating_mul(2).min(QueueSettings::MAX_PARTICIPANTS);
         let what = format!(
-            "all {most} participant slots are taken, so no other program can open it: \
-             ipc stat {about} lists the processes; end some, or create it with more \
-             (ipc move {about} NEW --max-participants {})",
-            most.saturating_mul(2)
-                .min(ipc_proto::QueueSettings::MAX_PARTICIPANTS)
+            "all {most} participant slots are taken, so no other program can open it: ipc stat \
+             {about} lists the processes; end some, or end all and ipc move {about} NEW \
+             --max-participants {more}"
         );
         Finding::bad(about, what)
     })
 }
 
-/// Holders that a signal or a debugger stopped.
+/// Reports holders that a signal or a debugger stopped.
 fn stopped_holders(about: &str, queue: &Inspector) -> Vec<Finding> {
     let views = queue.lease_views().into_iter();
     let stopped =

@@ -13,7 +13,7 @@ use super::watch::{Held, Line, NodeLine, View};
 /// by rank, instead of truncating all of them.
 type Column = (&'static str, u16, u8);
 
-/// In 80 columns there is room for all of rank 4 and below.
+/// In 80 columns there is room for all columns of rank 4 and below.
 const QUEUES: [Column; 14] = [
     ("QUEUE", 14, 0),
     ("DEPTH", 7, 4),
@@ -99,16 +99,16 @@ pub fn height(view: &View) -> u16 {
 
 /// The maximum number of held messages in the list. Those held longest come first.
 const MOST_HELD: usize = 12;
-/// Lines that messages held and nodes get, each, before all queues are shown.
+/// The number of lines reserved for held messages, and for nodes, before all queues are shown.
 const LEAST: u16 = 5;
 
-/// Draws what `ui` wants to see of `view`.
+/// Draws the part of `view` that `ui` selects.
 pub fn draw(frame: &mut Frame<'_>, view: &View, ui: &mut Ui) {
     let queues = ui.shown(view);
     let area = frame.area();
     let [held, nodes] = [view.held.len().min(MOST_HELD), view.nodes.len()].map(lines);
     let height = area.height.saturating_sub(1);
-    // Queues first, but not so many of them that nothing else is seen.
+    // Queues come first, but leave room for the other tables.
     let for_others = held.min(LEAST) + nodes.min(LEAST);
     let most = height.saturating_sub(for_others).max(4).min(height);
     let table = lines(queues.len()).min(most);
@@ -133,7 +133,7 @@ pub fn draw(frame: &mut Frame<'_>, view: &View, ui: &mut Ui) {
     }
 }
 
-/// Facts of one queue that are shown before the others.
+/// The facts of a queue that are shown first.
 const FIRST: [&str; 8] = [
     "queue",
     "state",
@@ -145,7 +145,7 @@ const FIRST: [&str; 8] = [
     "waiting now",
 ];
 
-/// One queue alone: everything that is known of it, and who holds its messages.
+/// Draws one queue alone: everything that is known about it, and the holders of its messages.
 pub fn draw_one(frame: &mut Frame<'_>, facts: &[(&str, String)], view: &View, ui: &Ui) {
     let name = ui.chosen.as_deref().unwrap_or_default();
     let held: Vec<_> = view
@@ -163,7 +163,7 @@ pub fn draw_one(frame: &mut Frame<'_>, facts: &[(&str, String)], view: &View, ui
     ]);
     let [title, body, below] = areas.areas(area);
     frame.render_widget(footer(name, ui), title);
-    // What changes goes first: settings may not fit.
+    // Changing values go first, because the settings may not fit.
     let mut facts: Vec<_> = facts.iter().collect();
     let rank = |name: &str| FIRST.iter().position(|first| *first == name);
     facts.sort_by_key(|(name, _)| rank(name).unwrap_or(FIRST.len()));
@@ -180,9 +180,9 @@ pub fn draw_one(frame: &mut Frame<'_>, facts: &[(&str, String)], view: &View, ui
     }
 }
 
-/// The first line: a question or a message if there is one, else what keys do.
+/// Returns the first line: a question or a message if there is one, else a list of keys.
 fn footer<'a>(before: &str, ui: &'a Ui) -> Paragraph<'a> {
-    // A question or an answer has the line for itself.
+    // A question or an answer takes the whole line.
     let before = match ui.question.is_some() || !ui.said.is_empty() {
         true => String::new(),
         false => format!("{before}   "),
@@ -200,7 +200,7 @@ fn footer<'a>(before: &str, ui: &'a Ui) -> Paragraph<'a> {
     Paragraph::new(Text::from(vec![before.bold(), rest]))
 }
 
-/// How high a table of so many rows is; nothing of one that has none.
+/// Returns the height of a table with this many rows; 0 for an empty table.
 fn lines(rows: usize) -> u16 {
     match rows {
         0 => 0,
@@ -210,7 +210,7 @@ fn lines(rows: usize) -> u16 {
 
 fn summary<'a>(view: &View, ui: &'a Ui, queues: &[&Line]) -> Paragraph<'a> {
     let ready: u64 = queues.iter().map(|queue| queue.ready).sum();
-    // From zero: the sum of nothing is minus zero.
+    // Starts from zero, because the sum of no floats is minus zero.
     let rates = queues.iter().map(|queue| queue.acked_per_second);
     let rate = rates.fold(0.0, |sum, rate| sum + rate);
     let of = match queues.len() == view.queues.len() {
@@ -231,7 +231,8 @@ fn summary<'a>(view: &View, ui: &'a Ui, queues: &[&Line]) -> Paragraph<'a> {
 
 fn queue_table<'a>(queues: &[&'a Line], width: u16) -> Table<'a> {
     let mut columns = QUEUES;
-    // In a narrow terminal both states at once are cut short, and nothing else is left out.
+    // In a narrow terminal the text for both states at once is shortened, and nothing else is left
+    // out.
     let is_narrow = width < 100;
     let state = |queue: &'a Line| match queue.state {
         "closed, paused" if is_narrow => "clos,pau",
@@ -245,7 +246,7 @@ fn queue_table<'a>(queues: &[&'a Line], width: u16) -> Table<'a> {
     let others: u16 = others.map(|((_, wide, _), _)| wide + 1).sum();
     let room = usize::from(width.saturating_sub(others + 1)).max(usize::from(columns[0].1));
     let longest = queues.iter().map(|queue| queue.queue.chars().count()).max();
-    // What names do not need, the bars of a wide terminal get.
+    // In a wide terminal the bars get the room that names do not need.
     let spare = room.saturating_sub(longest.unwrap_or(0).max(columns[0].1.into()));
     let bar_width = usize::from(columns[1].1) + spare.min(33);
     columns[1].1 = bar_width as u16;
@@ -283,7 +284,8 @@ fn queue_table<'a>(queues: &[&'a Line], width: u16) -> Table<'a> {
     table(&columns, width, rows)
 }
 
-/// A name in a place for so many characters: its beginning and its end, which tell names apart.
+/// Shortens a name to `room` characters. Its beginning and its end are kept, because names differ
+/// there.
 pub fn shortened(name: &str, room: usize) -> String {
     let chars: Vec<_> = name.chars().collect();
     if chars.len() <= room {
@@ -355,7 +357,7 @@ fn right(text: &str, width: usize) -> String {
     format!("{text:>width$}")
 }
 
-/// Full only if no place is free, and empty only if all are.
+/// Draws a bar. It is full only if no place is free, and empty only if all places are free.
 fn bar(full: f64, cells: usize) -> String {
     let filled = match full {
         full if full >= 1.0 => cells,

@@ -1,4 +1,4 @@
-//! What the user of `top` chose: order, filter, a queue, an action.
+//! The choices of the user of `top`: sort order, filter, a queue, an action.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -9,22 +9,22 @@ use crate::exit;
 
 #[derive(Debug, Default)]
 pub struct Ui {
-    /// Whether there is a user.
+    /// `true` if there is a user to press keys.
     pub is_live: bool,
     pub sort: Sort,
     pub filter: String,
     pub is_typing: bool,
-    /// The row of the queue that is marked.
+    /// The row of the selected queue.
     pub selected: usize,
-    /// The queue that is shown alone.
+    /// The queue that is shown alone, if any.
     pub chosen: Option<String>,
-    /// Asked before it is done.
+    /// The question to confirm before an action.
     pub question: Option<Question>,
-    /// What came of the last action.
+    /// The result of the last action.
     pub said: String,
 }
 
-/// By what queues are sorted: by name, or those with most first.
+/// The sort order of queues: by name, or the largest value first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sort {
     #[default]
@@ -42,7 +42,7 @@ pub struct Question {
     queue: String,
 }
 
-/// What a key asked for.
+/// The request behind a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     End,
@@ -104,7 +104,7 @@ impl Ui {
     pub fn shown<'v>(&mut self, view: &'v View) -> Vec<&'v Line> {
         let wanted = |line: &&Line| line.queue.contains(&self.filter);
         let mut queues: Vec<_> = view.queues.iter().filter(wanted).collect();
-        // Stable: by name where they are alike.
+        // The sort is stable: equal queues stay in the order of their names.
         queues.sort_by(|one, other| self.sort.key(other).total_cmp(&self.sort.key(one)));
         self.selected = self.selected.min(queues.len().saturating_sub(1));
         queues
@@ -158,7 +158,7 @@ impl Ui {
         }
     }
 
-    /// Metadata the queue that is shown alone, or marked.
+    /// Asks about the queue that is shown alone, or else the selected one.
     fn ask(&mut self, letter: char, queues: &[Line]) {
         let line = match &self.chosen {
             Some(name) => queues.iter().find(|line| line.queue == *name),

@@ -30,7 +30,7 @@ pub struct View {
 pub struct Line {
     pub queue: String,
     pub ready: u64,
-    /// Places that are taken, by messages that wait, are held, delayed or dead.
+    /// The number of places taken by messages that wait, are held, are delayed, or are dead.
     pub in_use: u64,
     pub capacity: u64,
     pub held: u64,
@@ -44,7 +44,8 @@ pub struct Line {
     /// without leaving.
     pub deaths: u64,
     pub oldest_seconds: Option<f64>,
-    /// Until nothing is ready, if rates stay as they are. `None`: never, or there is nothing.
+    /// The time until nothing is ready, if the rates do not change. `None`: never, or nothing is
+    /// ready now.
     pub empty_in_seconds: Option<f64>,
     pub state: &'static str,
 }
@@ -57,13 +58,15 @@ pub struct Held {
     pub holder: String,
     pub pid: u32,
     pub attempt: u8,
-    /// For at least this long: since it was first seen there, or its lease began or was extended.
+    /// The minimum time for which it has been held: since it was first seen there, or since its
+    /// lease began or was extended.
     pub held_at_least_seconds: f64,
-    /// The holder's: alive, stopped or dead. `None` where only its transport knows.
+    /// The state of the holder: alive, stopped or dead. `None` if only the transport knows it.
     pub health: Option<&'static str>,
-    /// Until the lease ends.
+    /// The time until the lease ends.
     pub lease_left_seconds: Option<f64>,
-    /// For at most this long: since it was sent, and since its holder attached.
+    /// The maximum time for which it has been held: since it was sent, and since its holder
+    /// attached.
     pub held_at_most_seconds: Option<f64>,
 }
 
@@ -81,12 +84,12 @@ pub enum Scope {
     /// Every queue of every namespace.
     All,
     Namespace(String),
-    /// Queues by their addresses, which may be served.
+    /// Queues by their addresses, including served ones.
     Queues(Vec<String>),
 }
 
 impl Scope {
-    /// What was typed: a namespace, or an address with its scheme.
+    /// Parses what was typed: a namespace, or addresses with their schemes.
     pub fn of(typed: &[String]) -> Result<Self> {
         match typed {
             [] => Ok(Self::All),
@@ -94,9 +97,8 @@ impl Scope {
             addresses if addresses.iter().all(|address| address.contains(':')) => {
                 Ok(Self::Queues(addresses.to_vec()))
             }
-            _ => Err(Exit::Usage.error(
-                "top watches one namespace, or queues by their addresses (shm:NAME, unix:/PATH)",
-            )),
+            _ => Err(Exit::Usage
+                .error("give one namespace, or queues by their addresses (shm:NAME, unix:/PATH)")),
         }
     }
 
@@ -118,7 +120,7 @@ pub struct Watch {
 struct Known {
     subject: Subject,
     last: Option<(Instant, QueueStats)>,
-    /// The time since when each message is held, by message and attempt.
+    /// When each held message was first seen held, by message and attempt.
     held: HashMap<(String, u8), Instant>,
     /// The process numbers of processes that were seen dead.
     died: HashSet<u32>,
@@ -133,7 +135,7 @@ impl Watch {
         }
     }
 
-    /// What is known of a queue that is watched.
+    /// Returns the facts about a watched queue.
     pub fn facts(&self, queue: &str) -> Vec<(&'static str, String)> {
         let known = self.known.get(queue);
         known.map_or_else(Vec::new, |known| {

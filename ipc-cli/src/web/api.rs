@@ -1,7 +1,8 @@
 //! The answers: the page, the figures, and the actions.
 //!
 //! Each request is checked in this order: the user, the name of this server, the site it comes
-//! from, the method, the token. Nothing of a queue is in an answer to a request that fails one.
+//! from, the method, the token. The answer to a request that fails a check contains nothing of a
+//! queue.
 
 use std::sync::Arc;
 
@@ -26,16 +27,16 @@ pub struct Page {
     pub state: Arc<State>,
     /// Further names of this server.
     pub names: Vec<String>,
-    /// What a request must know to act; `None` if none may.
+    /// The token that a request must contain to change a queue; `None` if no request may.
     pub token: Option<String>,
     pub users: Users,
 }
 
-/// The users of this machine that are answered.
+/// The users of this machine whose requests are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Users {
     Any,
-    /// The one who runs this program, and root.
+    /// The user who runs this program, and root.
     Owner,
 }
 
@@ -55,8 +56,8 @@ const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// For every answer. The page loads only files of its own, no other site may show it in a frame or
-/// load a part of it, and its scripts can't make HTML of texts.
+/// Headers of every answer. The page loads only its own files, no other site may show it in a
+/// frame or load a part of it, and its scripts can't turn text into HTML.
 const HEADERS: [(&str, &str); 7] = [
     (
         "content-security-policy",
@@ -71,7 +72,7 @@ const HEADERS: [(&str, &str); 7] = [
     ("cache-control", "no-store"),
 ];
 
-/// Dead letters of one answer, the youngest.
+/// Maximum number of dead letters in one answer; the youngest are shown.
 const LETTERS: usize = 100;
 
 /// A request that is refused: status and reason.
@@ -103,7 +104,7 @@ impl Page {
                        start it with --allow-host NAME";
             return Err(Refused(421, why.to_owned()));
         }
-        // The page itself may be opened by a link on another site. It shows nothing to that site.
+        // A link on another site may open the page itself, which reveals nothing to that site.
         let is_data = asked.path().starts_with("/api/");
         let from = asked.header("Sec-Fetch-Site");
         if is_data && !["", "same-origin", "none"].contains(&from) {
@@ -144,7 +145,7 @@ impl Page {
         if asked.method() == Method::POST {
             return self.act(path);
         }
-        // The page of one queue is the same page.
+        // The page that shows one queue is the same file.
         let file = if path.starts_with("/queue/") {
             "/"
         } else {
@@ -189,7 +190,7 @@ impl Page {
         known.ok_or_else(|| Refused(404, "no queue of this name is watched here".to_owned()))
     }
 
-    /// Asks a queue now.
+    /// Reads or changes a queue now, instead of answering from the samples.
     fn ask(
         &self,
         encoded: &str,
@@ -206,8 +207,8 @@ impl Page {
     }
 }
 
-/// A page of another site can send a request, but can't know the token, and the browser says where
-/// the request comes from.
+/// Checks where an action comes from, and its token. A page of another site can send a request, but
+/// can't know the token, and the browser tells the origin of the request.
 fn check_action(asked: &Asked, token: &str) -> Result<(), Refused> {
     let ours = format!("http://{}", asked.header("Host"));
     if !asked.header("Origin").eq_ignore_ascii_case(&ours) {
@@ -221,13 +222,13 @@ fn check_action(asked: &Asked, token: &str) -> Result<(), Refused> {
     Ok(())
 }
 
-/// In a time that does not depend on where the two differ.
+/// Compares in a time that does not depend on where the two differ.
 fn is_same(given: &[u8], token: &[u8]) -> bool {
     let pairs = given.iter().zip(token);
     given.len() == token.len() && pairs.fold(0, |differ, (one, other)| differ | (one ^ other)) == 0
 }
 
-/// `/api/KIND` or `/api/KIND/NAME`.
+/// Splits `/api/KIND` or `/api/KIND/NAME` into the kind and the name.
 fn parts(path: &str) -> Option<(&str, &str)> {
     let rest = path.strip_prefix("/api/")?;
     Some(rest.split_once('/').unwrap_or((rest, "")))

@@ -1,20 +1,20 @@
 //! The last hour of each queue, in a bounded ring of samples.
 //!
-//! A sample keeps counters, not rates: the rate between two samples is exact, whatever happened
-//! between them. Memory is bounded by the number of queues and of samples.
+//! A sample keeps counters, not rates, so the mean rate between two samples is exact. Memory is
+//! bounded by the number of queues and of samples.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use ipc_queue::QueueStats;
 use serde_json::{Value, json};
 
-/// Between two samples that are kept.
+/// Minimum time between two samples that are kept.
 pub const SPACING_MS: u64 = 5_000;
-/// A sample is kept for this long.
+/// Time for which a sample is kept.
 pub const KEPT_MS: u64 = 3_600_000;
-/// Further apart, something is missing between two samples.
+/// If two samples are further apart than this, samples between them are missing.
 const GAP_MS: u64 = 3 * SPACING_MS;
-/// More queues than this have no history. Each takes 40 KiB.
+/// Maximum number of queues with a history. Each takes 40 KiB.
 const QUEUES: usize = 1_000;
 const SAMPLES: usize = (KEPT_MS / SPACING_MS) as usize + 1;
 
@@ -30,7 +30,7 @@ pub struct History(VecDeque<Sample>);
 struct Sample {
     /// Milliseconds since 1970.
     at_ms: u64,
-    /// The queue's number: one that was made anew counts from zero.
+    /// The queue's number. A new queue of the same name has another one, and counts from zero.
     id: u64,
     sent: u64,
     delivered: u64,
@@ -42,7 +42,7 @@ struct Sample {
 }
 
 impl Histories {
-    /// Adds a sample of a queue, unless the last one was just now.
+    /// Adds a sample of a queue, unless the last one is too recent.
     pub fn add(&mut self, queue: &str, at_ms: u64, id: u64, stats: &QueueStats) {
         if let Some(history) = self.0.get_mut(queue) {
             history.add(Sample::of(at_ms, id, stats));
@@ -52,7 +52,7 @@ impl Histories {
         }
     }
 
-    /// Forgets what is too old.
+    /// Drops the samples that are too old.
     pub fn forget_old(&mut self, now_ms: u64) {
         self.0.retain(|_, history| {
             history.forget_old(now_ms);
@@ -85,7 +85,7 @@ impl Sample {
 
 impl History {
     fn add(&mut self, sample: Sample) {
-        // The clock was set back.
+        // Samples with a later time are from before the clock was set back.
         while self.0.back().is_some_and(|last| last.at_ms > sample.at_ms) {
             self.0.pop_back();
         }
@@ -106,8 +106,8 @@ impl History {
         }
     }
 
-    /// Columns of equal length. A rate is the one since the sample before; `null` where there is
-    /// none, or where something is missing between the two.
+    /// Returns columns of equal length. A rate is the one since the previous sample. It is `null`
+    /// if there is no previous sample, or if samples between the two are missing.
     pub fn json(&self, queue: &str, now_ms: u64) -> Value {
         let column = |value: fn(&Sample) -> u32| self.0.iter().map(value).collect::<Vec<_>>();
         let at_ms: Vec<_> = self.0.iter().map(|sample| sample.at_ms).collect();
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_is_an_hour_long_and_no_longer() {
+    fn a_history_is_at_most_an_hour_long() {
         let mut histories = Histories::default();
         for sample in 0..2_000 {
             histories.add("jobs", sample * SPACING_MS, 7, &stats(sample, 1));
@@ -177,7 +177,7 @@ mod tests {
         let at_ms = json(&histories, now_ms)["at_ms"].clone();
         assert_eq!(at_ms.as_array().unwrap().len(), SAMPLES);
         assert_eq!(at_ms[0], now_ms - KEPT_MS);
-        // A queue that is gone is forgotten when its last sample is too old.
+        // A removed queue is dropped when its last sample is too old.
         histories.forget_old(now_ms + KEPT_MS);
         assert!(histories.get("jobs").is_some());
         histories.forget_old(now_ms + KEPT_MS + 1);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_not_known_over_a_gap_or_over_a_new_queue_of_the_name() {
+    fn a_rate_is_unknown_across_a_gap_or_a_new_queue_of_the_same_name() {
         let mut histories = Histories::default();
         for (at_ms, id, sent) in [
             (0, 7, 100),

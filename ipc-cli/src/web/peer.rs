@@ -1,13 +1,13 @@
 //! The user at the other end of a connection on this machine.
 //!
-//! A port at a loopback address is open to every user of the machine, and queues are their owner's
-//! alone. The kernel's table of connections has the user of each.
+//! A port at a loopback address is open to every user of the machine, but a queue belongs to its
+//! owner only. The kernel's table of connections contains the user of each connection.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 
-/// The number of the user whose socket is at `peer` and connected to `served`; `None` if the table
-/// does not have it.
+/// Returns the number of the user whose socket is at `peer` and connected to `served`; `None` if
+/// the table does not contain it.
 pub fn user(peer: SocketAddr, served: SocketAddr) -> Option<u32> {
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
     tables.iter().find_map(|table| {
@@ -16,7 +16,7 @@ pub fn user(peer: SocketAddr, served: SocketAddr) -> Option<u32> {
     })
 }
 
-/// A row is: number, local address, remote address, state, and after three more the user.
+/// Fields of a row: number, local address, remote address, state, three more, and the user.
 fn user_in(table: &str, peer: SocketAddr, served: SocketAddr) -> Option<u32> {
     let (peer, served) = (plain(peer), plain(served));
     table.lines().skip(1).find_map(|row| {
@@ -26,7 +26,8 @@ fn user_in(table: &str, peer: SocketAddr, served: SocketAddr) -> Option<u32> {
     })
 }
 
-/// `0100007F:1F90`: words of four bytes, each as this processor reads it, then the port.
+/// Parses an address such as `0100007F:1F90`: words of four bytes, each in native byte order, then
+/// the port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let mut bytes = Vec::new();
@@ -42,7 +43,7 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(plain(SocketAddr::new(ip, port)))
 }
 
-/// An address of the older kind may be written as one of the newer.
+/// Returns an IPv4 address that was mapped to IPv6 as IPv4.
 fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -58,7 +59,7 @@ mod tests {
         let ours = nix::unistd::getuid().as_raw();
         for at in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(at) else {
-                continue; // A machine without addresses of this kind.
+                continue; // This machine has no addresses of this kind.
             };
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (_served, peer) = listener.accept().unwrap();

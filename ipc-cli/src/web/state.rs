@@ -1,4 +1,4 @@
-//! What the threads that take samples tell the server.
+//! The samples that threads take, and from which the server answers.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,19 +16,20 @@ const ANSWERS_WITHIN_MS: u64 = 10_000;
 pub struct State(Mutex<Inner>);
 
 struct Inner {
-    /// By the number of the thread.
+    /// Samples by the number of the thread.
     samples: Vec<Sample>,
     histories: Histories,
     /// Served queues that are being asked, by their addresses.
     asked: HashSet<String>,
 }
 
-/// What one thread saw last.
+/// The last sample of one thread.
 #[derive(Default)]
 struct Sample {
     /// The address, if the thread has only one.
     address: Option<String>,
-    /// When the thread began to look, and when it told what it saw. 0: not yet.
+    /// The times at which the thread began its last read, and at which it stored a sample. 0: not
+    /// yet.
     began_ms: u64,
     at_ms: u64,
     queues: Vec<Line>,
@@ -45,7 +46,8 @@ pub struct Asking<'s> {
 }
 
 impl State {
-    /// For one thread each: with the address that it looks at, if it is only one.
+    /// Creates the state with one sample for each thread. An item is the address that the thread
+    /// reads, if it reads only one.
     pub fn new(threads: impl Iterator<Item = Option<String>>) -> Self {
         let samples = threads.map(|address| Sample {
             address,
@@ -58,12 +60,12 @@ impl State {
         }))
     }
 
-    /// Whatever panicked, each field is right by itself.
+    /// Ignores poisoning: each field is valid by itself, even after a panic.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the queues, which may take long, and then tells what it saw.
+    /// Reads the queues, which may take long, and then stores a sample.
     pub fn take_sample(&self, thread: usize, watch: &mut Watch, clock: impl Fn() -> u64) {
         self.lock().samples[thread].began_ms = clock();
         watch.forget_removed();
@@ -96,7 +98,7 @@ impl State {
         histories.forget_old(now_ms);
     }
 
-    /// Queues and nodes as `top --json` has them, and the queues that can't be read.
+    /// Returns queues and nodes as `top --json` prints them, and the unreadable queues.
     pub fn queues(&self, now_ms: u64) -> Value {
         let inner = self.lock();
         let (silent, fresh): (Vec<_>, Vec<_>) =
@@ -110,7 +112,7 @@ impl State {
         let unreadable = unreadable.map(|(queue, error)| json!({ "queue": queue, "error": error }));
         json!({
             "now_ms": now_ms,
-            // Of the thread that lags most; `null` before there is a sample.
+            // The time of the oldest sample; `null` before the first one.
             "sampled_ms": fresh.iter().map(|one| one.at_ms).filter(|at| *at > 0).min(),
             "queues": queues,
             "nodes": nodes,
@@ -118,8 +120,8 @@ impl State {
         })
     }
 
-    /// The address of a queue that is watched, by the name under which it is shown. No other can be
-    /// asked for: a page must not make this program connect to any place.
+    /// Returns the address of a watched queue by the name that is shown. Only watched queues can be
+    /// requested, so that a page can't make this program connect to arbitrary addresses.
     pub fn address(&self, shown: &str) -> Option<String> {
         let inner = self.lock();
         let mut known = inner.samples.iter().flat_map(|one| {
@@ -138,7 +140,7 @@ impl State {
         Some(history.json(address, now_ms))
     }
 
-    /// `None`: another request waits for the answer of this server.
+    /// Returns `None` if another request still waits for the answer of this server.
     pub fn asking(&self, address: &str) -> Option<Asking<'_>> {
         let is_first = self.lock().asked.insert(address.to_owned());
         is_first.then(|| Asking {
@@ -149,7 +151,7 @@ impl State {
 }
 
 impl Sample {
-    /// Whether a server has not answered for too long.
+    /// Returns `true` if a server has not answered for too long.
     fn is_silent(&self, now_ms: u64) -> bool {
         let is_asked = self.began_ms > self.at_ms;
         let waits_ms = now_ms.saturating_sub(self.began_ms);

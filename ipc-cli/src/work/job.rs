@@ -29,13 +29,13 @@ use crate::headers;
 use crate::payload::Payloads;
 use crate::show;
 
-/// Time that a command has between SIGTERM and SIGKILL.
+/// The time between SIGTERM and SIGKILL for a command.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What one thread keeps from job to job.
+/// What one thread keeps from one job to the next.
 pub struct Slot {
     guard: Option<Guard>,
-    /// For payloads, if commands get them as files.
+    /// The folder for payloads, if commands get them as files.
     folder: Option<TempDir>,
 }
 
@@ -53,7 +53,7 @@ impl Slot {
         })
     }
 
-    /// A living guard.
+    /// Returns a guard that is alive, and starts one if necessary.
     fn guard(&mut self) -> io::Result<&mut Guard> {
         if !self.guard.as_mut().is_some_and(Guard::is_alive) {
             self.guard = None;
@@ -72,7 +72,7 @@ impl Slot {
 pub struct Job<'j> {
     pub what: &'j cli::Work,
     pub payloads: Option<&'j Payloads>,
-    /// The queue's.
+    /// The lease of the queue.
     pub lease: Option<Duration>,
     pub can_snooze: bool,
     pub is_json: bool,
@@ -89,7 +89,8 @@ impl Job<'_> {
     /// Runs the command to its end and settles the message.
     ///
     /// # Errors
-    /// The command can't be started at all, or the message could not be settled: it comes again.
+    /// The command can't be started at all, or the message could not be settled. The message is
+    /// then delivered again.
     pub fn run(&self, slot: &mut Slot, delivery: ByteDelivery<'_>) -> Result<Report> {
         let started = Instant::now();
         let mut child = match self.start_guarded(slot, &delivery) {
@@ -98,7 +99,7 @@ impl Job<'_> {
                 let _ = self.put_off(delivery, Duration::ZERO, "");
                 return Err(cannot_start(self.what, &error));
             }
-            // Its message is too much for a command line, or the machine is out of something.
+            // Its message is too large for a command line, or the machine lacks a resource.
             Err(error) => return self.not_started(delivery, &error),
         };
         let guard = slot.guard().context("looking for the guard")?;
@@ -184,7 +185,7 @@ impl Job<'_> {
         command.process_group(group).spawn()
     }
 
-    /// The command with the payload's file in the place of `{}`.
+    /// Returns the command, with the payload file in place of `{}`.
     fn command(&self, file: Option<&PathBuf>) -> Command {
         let Some(file) = file else {
             let mut command = Command::new(&self.what.command[0]);
@@ -198,8 +199,8 @@ impl Job<'_> {
         command
     }
 
-    /// Waits for the end of the command; renews the lease, passes its standard error on, and kills
-    /// it if it must not go on.
+    /// Waits for the end of the command; renews the lease, passes on its standard error, and kills
+    /// it if it must not continue.
     fn watch(
         &self,
         child: &mut Child,
@@ -246,19 +247,19 @@ impl Job<'_> {
         })
     }
 
-    /// Where a lease has no end, it may still be taken back (`ipc revoke`).
+    /// A lease without an end may still be revoked (`ipc revoke`).
     fn between_renewals(&self) -> Duration {
         const WITHOUT_END: Duration = Duration::from_secs(1);
         self.lease.map_or(WITHOUT_END, |lease| lease / 3)
     }
 
-    /// Renews the lease; when to do so again. `None` if it is lost.
+    /// Renews the lease and returns when to do so again; `None` if it is lost.
     fn renew(&self, delivery: &ByteDelivery<'_>) -> Result<Option<Instant>> {
         let again = Instant::now() + self.between_renewals();
         match delivery.extend(3 * self.between_renewals()) {
             Ok(()) => Ok(Some(again)),
             Err(error) if error.is_lease_lost() => Ok(None),
-            // Its command may still end in time, and settling will say it if not.
+            // The command may still end in time; if not, settling reports it.
             Err(error) => {
                 show::note(&format!("renewing the lease of {}: {error}", delivery.id()));
                 Ok(Some(again))
@@ -284,14 +285,14 @@ impl Job<'_> {
             }
             settled => settled.with_context(|| {
                 format!(
-                    "message {id} was {}, but that was not noted: it may come again",
+                    "message {id} was {}, but that was not recorded: it may be delivered again",
                     outcome.name()
                 )
             }),
         }
     }
 
-    /// Without losing an attempt, where the transport can do so.
+    /// Snoozes the message, without losing an attempt where the transport supports that.
     fn put_off(
         &self,
         delivery: ByteDelivery<'_>,
@@ -305,7 +306,7 @@ impl Job<'_> {
     }
 }
 
-/// Whether no message could be worked on.
+/// Returns `true` if the error concerns the program, so that no message could be processed.
 fn is_of_the_program(error: &io::Error) -> bool {
     is(error, Errno::ENOENT) || is(error, Errno::EACCES)
 }
@@ -314,7 +315,7 @@ fn is(error: &io::Error, code: Errno) -> bool {
     error.raw_os_error() == Some(code as i32)
 }
 
-/// What a command is told of its message by its environment.
+/// Sets the environment variables that describe the message to the command.
 fn describe(command: &mut Command, what: &cli::Work, delivery: &ByteDelivery<'_>) {
     let metadata = delivery.metadata();
     command
@@ -330,7 +331,7 @@ fn describe(command: &mut Command, what: &cli::Work, delivery: &ByteDelivery<'_>
     let found = delivery.headers();
     command.env("IPC_HEADERS", headers::json(&found).to_string());
     for (name, value) in found.iter() {
-        // No variable can have it; it is in IPC_HEADERS.
+        // No variable can contain a NUL byte; the header is in IPC_HEADERS.
         if value.contains(&0) {
             continue;
         }
@@ -339,8 +340,8 @@ fn describe(command: &mut Command, what: &cli::Work, delivery: &ByteDelivery<'_>
     }
 }
 
-/// A file in memory, to be read from its beginning: no thread has to feed a pipe, and a command
-/// that does not read is not in the way.
+/// Returns a file in memory, to be read from its beginning. So no thread has to feed a pipe, and a
+/// command that does not read blocks nothing.
 fn in_memory(payload: &[u8]) -> io::Result<File> {
     let mut file = File::from(memfd_create(c"ipc-payload", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(payload)?;
@@ -367,9 +368,9 @@ fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
 }
 
-/// A command's standard error: passed on, with its last line kept.
+/// A command's standard error. It is passed on, and its last line is kept.
 struct Errors {
-    /// `None` once it ended.
+    /// `None` after its end.
     pipe: Option<ChildStderr>,
     last: LastLine,
 }
@@ -386,11 +387,12 @@ impl Errors {
         })
     }
 
-    /// Waits until the command ended, which it returns, or wrote, or the date came.
+    /// Waits until the command ends, writes something, or `date` arrives. Returns `true` if it
+    /// ended.
     fn wait(&mut self, end: &OwnedFd, date: Option<Instant>) -> Result<bool> {
         let timeout = date.map_or(PollTimeout::NONE, |date| {
             let left = date.saturating_duration_since(Instant::now());
-            // Rounded up, or it would be polled for the last millisecond.
+            // Rounded up: otherwise the last millisecond would be spent polling.
             let millis = left.as_millis().saturating_add(1).min(60_000);
             PollTimeout::try_from(millis as i32).unwrap_or(PollTimeout::MAX)
         });
@@ -412,8 +414,8 @@ impl Errors {
         Ok(ended)
     }
 
-    /// Reads what is there. The pipe may stay open for longer than the command runs, since what it
-    /// left in the background may have it.
+    /// Reads what is available. The pipe may outlive the command, because processes that it left in
+    /// the background may hold it open.
     fn read(&mut self) {
         const MOST: usize = 64;
         let mut buffer = [0; 4096];
@@ -423,7 +425,7 @@ impl Errors {
                 Ok(0) => self.pipe = None,
                 Ok(count) => {
                     self.last.add(&buffer[..count]);
-                    // Where it can't be written, it can't be said either.
+                    // A failed write to standard error can't be reported.
                     let _ = io::stderr().lock().write_all(&buffer[..count]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,16 +1,16 @@
-//! From the end of a command to the end of its message.
+//! Maps how a command ended to how its message is settled.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use nix::sys::signal::Signal;
 
-/// `EX_DATAERR` of sysexits: the message is wrong, and will be wrong the next time.
+/// `EX_DATAERR` of sysexits: the message is invalid, and will be invalid the next time.
 pub const BURY: i32 = 65;
 /// `EX_TEMPFAIL` of sysexits: not now.
 pub const SNOOZE: i32 = 75;
 
-/// Why a command was killed by `ipc work`.
+/// The reason for which `ipc work` killed a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Killed {
     /// It ran for longer than `--time-limit`.
@@ -19,7 +19,7 @@ pub enum Killed {
     LeaseLost,
 }
 
-/// What becomes of a message.
+/// What happens to a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Acked,
@@ -32,12 +32,12 @@ pub enum Outcome {
     Buried {
         reason: String,
     },
-    /// Nothing: it is another receiver's.
+    /// Nothing: it belongs to another receiver.
     LeaseLost,
 }
 
 impl Outcome {
-    /// By the command's end and the last line of its standard error.
+    /// Decides by the command's exit status and the last line of its standard error.
     pub fn of(status: ExitStatus, killed: Option<Killed>, last_line: &str) -> Self {
         let with_line = |end: String| match last_line {
             "" => end,
@@ -83,13 +83,13 @@ impl Outcome {
     }
 }
 
-/// The signal that ended a command.
+/// Returns the signal that ended a command.
 pub fn signal_of(status: ExitStatus) -> Option<&'static str> {
     let signal = Signal::try_from(status.signal()?);
     Some(signal.map_or("a real-time signal", Signal::as_str))
 }
 
-/// What a shell means by a code above 128.
+/// Explains an exit code above 128, as a shell uses it.
 fn of_shell(code: i32) -> String {
     match Signal::try_from(code - 128) {
         Ok(signal) if code > 128 => format!(" ({signal})"),
@@ -97,16 +97,16 @@ fn of_shell(code: i32) -> String {
     }
 }
 
-/// The last line that is not blank of a text that comes in pieces, shortened.
+/// The last nonblank line of a text that arrives in pieces, shortened.
 #[derive(Debug, Default)]
 pub struct LastLine {
     line: Vec<u8>,
-    /// The beginning of the next one.
+    /// The beginning of the next line.
     begun: Vec<u8>,
 }
 
 impl LastLine {
-    /// More than any reason that is kept.
+    /// More than the longest reason that is kept.
     const MAX_BYTES: usize = 1024;
 
     pub fn add(&mut self, text: &[u8]) {

@@ -1,4 +1,4 @@
-//! The doctor tries what it says, and its exit code suits cron.
+//! `ipc doctor` finds problems by trying, and its exit code suits cron.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::place::{Ended, Running, ipc, program, say_skipped, wait_until};
 
-/// A folder of the test's own for segments, so that other tests' queues are not seen.
+/// A folder for this test's segments, so that queues of other tests are not seen.
 pub struct Folder(pub TempDir);
 
 impl Folder {
@@ -24,12 +24,12 @@ impl Folder {
         Ended::of(ipc(args).env("IPC_SHM_DIR", self.0.path()))
     }
 
-    /// Where the file of a queue lies.
+    /// Returns the path of a queue's file.
     pub fn file(&self, queue: &str) -> std::path::PathBuf {
         self.0.path().join("default").join(format!("{queue}.queue"))
     }
 
-    /// What the doctor says of something, and whether it is bad.
+    /// Returns the doctor's grade and text about something.
     #[track_caller]
     pub fn finding(&self, about: &str) -> (String, String) {
         finding(&self.run(&["doctor", "--json"]), about)
@@ -46,7 +46,7 @@ pub fn finding(ended: &Ended, about: &str) -> (String, String) {
     (text("grade"), text("what"))
 }
 
-/// Runs a shell script in a mount namespace of its own; `None` where that is forbidden.
+/// Runs a shell script in its own mount namespace; `None` where that is forbidden.
 pub fn with_own_mounts(test: &str, script: &str) -> Option<Ended> {
     let mut unshare = program("unshare");
     unshare.args(["--mount", "--propagation", "private", "sh", "-ec", script]);
@@ -80,7 +80,7 @@ fn a_sound_machine_is_silent_for_cron() {
 }
 
 #[test]
-fn memory_that_can_not_be_written_is_found_by_trying() {
+fn unwritable_memory_is_found_by_trying() {
     let script = "mount -o remount,bind,ro /dev/shm 2>/dev/null || \
                   mount -t tmpfs -o ro x /dev/shm; \
                   \"$0\" doctor --json";
@@ -106,7 +106,7 @@ fn missing_memory_is_found_by_trying() {
     let (grade, what) = finding(&ended.expect(1), TRIAL);
     assert_eq!(grade, "bad");
     assert!(what.contains("/dev/shm"), "{what}");
-    // As it advises.
+    // Follow its advice.
     let script = "mount -t tmpfs x /dev; mkdir /dev/shm; mount -t tmpfs tmpfs /dev/shm; \
                   \"$0\" doctor --json";
     let ended = with_own_mounts("missing memory", script).unwrap().expect(0);
@@ -125,7 +125,7 @@ fn a_missing_proc_is_found() {
     assert_eq!(finding(&ended, TRIAL).0, "bad");
     let (grade, what) = finding(&ended, "/proc");
     assert_eq!(grade, "bad");
-    // As it advises.
+    // Follow its advice.
     assert!(what.ends_with("mount -t proc proc /proc"), "{what}");
     let script = "mount -t tmpfs x /proc; mount -t proc proc /proc; \"$0\" doctor --json";
     let ended = with_own_mounts("a missing /proc", script).unwrap();
@@ -190,9 +190,10 @@ fn one_foreign_entry_hides_nothing_else() {
 }
 
 #[test]
-fn what_a_killed_doctor_left_is_cleared_up() {
+fn leftovers_of_a_killed_doctor_are_removed() {
     let folder = Folder::new();
-    // As if killed during its trial: a queue in its place, and nothing attached but the dead.
+    // The state after a doctor was killed during its trial: its queue exists, and only dead
+    // processes are attached.
     folder.run(&["create", "doctor-1/trial"]).expect(0);
     folder
         .run(&["send", "doctor-1/trial", &"x".repeat(100_000)])

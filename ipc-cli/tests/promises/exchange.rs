@@ -1,5 +1,4 @@
-//! Messages as lines of JSON, some messages of a queue, leases that are taken back, and queues that
-//! are followed.
+//! `export` and `import`, selections of messages, `revoke` and `tail`.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
@@ -17,7 +16,7 @@ fn send(queue: &ByteQueue, payload: &[u8], tenant: &str) -> String {
     sent.unwrap().to_string()
 }
 
-/// Payloads and tenants of what waits, in order.
+/// Returns payloads and tenants of the waiting messages, in order.
 fn waiting(place: &Place, queue: &str) -> Vec<(Vec<u8>, String)> {
     let messages = place.look(queue).unwrap().waiting(100).into_iter();
     messages
@@ -33,7 +32,7 @@ fn waiting(place: &Place, queue: &str) -> Vec<(Vec<u8>, String)> {
         .collect()
 }
 
-/// Three messages, one of them no text.
+/// Returns a queue with three messages, one of which is not text.
 fn three(place: &Place) -> (ByteQueue, [String; 3]) {
     let queue = place.make("jobs", &QueueOptions::new().capacity(16));
     let ids = [
@@ -49,7 +48,7 @@ fn object(line: &str) -> Value {
 }
 
 #[test]
-fn what_recv_prints_as_json_can_be_sent() {
+fn json_printed_by_recv_can_be_sent() {
     let place = Place::new("copy");
     let (queue, _) = three(&place);
     place.make("copy", &QueueOptions::new());
@@ -65,7 +64,7 @@ fn what_recv_prints_as_json_can_be_sent() {
 }
 
 #[test]
-fn what_export_prints_can_be_imported_and_stays() {
+fn exported_messages_can_be_imported_and_stay() {
     let place = Place::new("export");
     three(&place);
     let before = waiting(&place, "jobs");
@@ -74,7 +73,7 @@ fn what_export_prints_can_be_imported_and_stays() {
     run_with(&["import", &copy, "--create"], &lines).expect(0);
     assert_eq!(waiting(&place, "copy"), before);
     assert_eq!(waiting(&place, "jobs"), before);
-    // What can't be read is said with its line, and what was sent before.
+    // An error names the unreadable line, and how many messages were sent before it.
     let ended = run_with(&["import", &copy], &format!("{lines}resize a.png\n")).expect(1);
     assert!(ended.error().contains("3 messages were sent"), "{ended:?}");
     assert!(ended.error().contains("line 4"), "{ended:?}");
@@ -84,12 +83,12 @@ fn what_export_prints_can_be_imported_and_stays() {
 fn messages_are_selected_by_id_age_header_state_and_number() {
     let place = Place::new("select");
     let (queue, ids) = three(&place);
-    // A dead letter and a delayed one besides.
+    // Add a dead letter and a delayed message.
     let delayed = SendOptions::new().delay(Duration::from_secs(3600));
     let later = queue.sender().send_with(b"later", &delayed).unwrap();
     queue.receiver().recv().unwrap().bury().unwrap();
     let name = place.name("jobs");
-    // Messages of one moment come in any order.
+    // Messages of the same moment may come in any order.
     let expect = |args: &[&str], expected: &[&str]| {
         let lines = run(&[&["export", &name], args].concat()).expect(0).out;
         let ids = lines.lines().map(|line| object(line)["message"].clone());
@@ -110,7 +109,7 @@ fn messages_are_selected_by_id_age_header_state_and_number() {
 }
 
 #[test]
-fn what_is_selected_is_deleted_and_nothing_else() {
+fn only_selected_messages_are_deleted() {
     let place = Place::new("delete");
     let (queue, ids) = three(&place);
     let name = place.name("jobs");
@@ -122,7 +121,7 @@ fn what_is_selected_is_deleted_and_nothing_else() {
     assert_eq!(said, "2 messages deleted\n");
     let left = [(b"three".to_vec(), "umbrella".to_owned())];
     assert_eq!(waiting(&place, "jobs"), left);
-    // What a receiver has is not deleted.
+    // A message that a receiver holds is not deleted.
     let receiver = queue.receiver();
     let held = receiver.recv().unwrap();
     run(&["delete", &name, "--id", &ids[2]]).expect(3);
@@ -145,7 +144,8 @@ fn some_messages_move_to_another_queue_once() {
     assert_eq!(there.len(), 2);
     assert!(there.iter().all(|(_, tenant)| tenant == "acme"));
     assert_eq!(waiting(&place, "jobs").len(), 1);
-    // As after a kill between the two: what is there already is only deleted here.
+    // The state after a kill between the two steps: the message is already in the other queue, so
+    // it is only deleted here.
     let line = json!({ "payload": "three", "key": ids[2] });
     run_with(&["import", &other], &line.to_string()).expect(0);
     run(&["move", &jobs, &other, "--state", "ready"]).expect(0);
@@ -155,7 +155,7 @@ fn some_messages_move_to_another_queue_once() {
 }
 
 #[test]
-fn dead_letters_go_by_age_and_number() {
+fn dead_letters_are_selected_by_age_and_number() {
     let place = Place::new("dlq-age");
     let (queue, _) = three(&place);
     let receiver = queue.receiver();
@@ -181,7 +181,7 @@ fn dead_letters_go_by_age_and_number() {
     assert_eq!(run(&["dlq", "discard", &name]).code, 2);
 }
 
-/// Takes a message back by this address.
+/// Revokes a message through this address.
 fn revoke_at(address: &str, queue: &ByteQueue, id: &str) {
     run(&["revoke", address, id]).expect(3);
     let (stuck, other) = (queue.receiver(), queue.receiver());
@@ -196,13 +196,13 @@ fn revoke_at(address: &str, queue: &ByteQueue, id: &str) {
 }
 
 #[test]
-fn a_stuck_holder_loses_its_message_when_told() {
+fn a_stuck_holder_loses_its_message_by_revoke() {
     let place = Place::new("revoke");
     let queue = place.make("jobs", &QueueOptions::new());
     let name = place.name("jobs");
     let id = send(&queue, b"one", "acme");
     revoke_at(&name, &queue, &id);
-    // Through its server, too.
+    // The same through its server.
     let folder = tempfile::tempdir().unwrap();
     let at = format!("unix:{}", folder.path().join("x.sock").display());
     let _server = Running::start(&mut ipc(&["serve", &name, "--at", &at]));
@@ -212,7 +212,7 @@ fn a_stuck_holder_loses_its_message_when_told() {
 }
 
 #[test]
-fn a_command_whose_message_was_taken_back_is_ended() {
+fn a_command_whose_message_was_revoked_is_ended() {
     let place = Place::new("revoke-work");
     let queue = place.make("jobs", &QueueOptions::new());
     let id = send(&queue, b"one", "acme");
@@ -230,7 +230,7 @@ fn a_command_whose_message_was_taken_back_is_ended() {
 }
 
 #[test]
-fn a_tail_prints_what_waits_and_what_comes_and_takes_nothing() {
+fn a_tail_prints_waiting_and_new_messages_and_takes_none() {
     let place = Place::new("tail");
     let (queue, ids) = three(&place);
     let name = place.name("jobs");
@@ -246,7 +246,7 @@ fn a_tail_prints_what_waits_and_what_comes_and_takes_nothing() {
     assert_eq!(next().unwrap(), ids[2]);
     let fourth = send(&queue, b"four", "acme");
     assert_eq!(next().unwrap(), fourth);
-    // What is taken and given back is not new.
+    // A message that was taken and returned is not new.
     queue
         .receiver()
         .recv()
@@ -299,7 +299,7 @@ fn queues_elsewhere_are_listed_and_watched_by_their_addresses() {
         assert_eq!(listed[index]["stats"]["ready"], ready, "{listed}");
         assert_eq!(watched["queues"][index]["ready"], ready, "{watched}");
     }
-    // One that is not there does not hide the others.
+    // A missing queue does not hide the others.
     let nowhere = format!("unix:{}", folder.path().join("nowhere.sock").display());
     let ended = run(&["ls", &addresses[0], &nowhere]);
     assert!(ended.code != 0 && ended.out.contains("open"), "{ended:?}");

@@ -1,5 +1,5 @@
-//! Who holds what: the holder's health, the lease's end, and the memory for payloads, as commands
-//! show them that were not there before.
+//! Held messages: the holder's health, the end of the lease, and payload memory, as shown by
+//! commands that attach later.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn a_holder_is_alive_then_stopped_then_dead() {
         &QueueOptions::new().lease(Duration::from_secs(3600)),
     );
     queue.sender().send(b"one").unwrap();
-    // Nobody else is attached who would return what the dead held.
+    // No other process is attached, so nothing returns the messages of the dead process.
     drop(queue);
     let worker = Running::start(&mut ipc(&["work", &name, "--", "sleep", "1000"]));
     let held = || stat(&name)["leases"][0].clone();
@@ -54,7 +54,7 @@ fn a_holder_is_alive_then_stopped_then_dead() {
 }
 
 #[test]
-fn a_lease_without_end_is_said_to_end_with_its_holder() {
+fn a_lease_without_time_limit_is_shown_to_end_with_its_holder() {
     let place = Place::new("no-end");
     let queue = place.make("jobs", &QueueOptions::new());
     queue.sender().send(b"one").unwrap();
@@ -68,7 +68,7 @@ fn a_lease_without_end_is_said_to_end_with_its_holder() {
 }
 
 #[test]
-fn the_largest_payload_that_fits_now_is_one_that_is_taken() {
+fn the_largest_payload_shown_to_fit_is_accepted() {
     let place = Place::new("pool");
     let options = QueueOptions::new().capacity(64);
     let options = options.max_message_bytes(64 << 10).pool_bytes(256 << 10);

@@ -1,8 +1,8 @@
-//! What `--json` prints agrees with `docs/ipc.schema.json`, of every command, and so does the help.
+//! The `--json` output and the help of every command agree with `docs/ipc.schema.json`.
 //!
-//! Each command runs on queues with everything in them that there can be: messages that are ready,
-//! delayed, held and dead, with headers, keys and a type. Every output must be as its definition
-//! says, and every property of every definition must have been printed once.
+//! Each command runs on queues that contain every kind of content: messages that are ready,
+//! delayed, held and dead, with headers, keys and a type. Every output must match its definition,
+//! and every property of every definition must have been printed once.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -21,6 +21,7 @@ use serde_json::{Map, Value, json};
 
 use crate::doctor::Folder;
 use crate::place::{Ended, Place, Running, ipc, run, run_with, wait_until};
+use crate::web::Web;
 
 /// Commands whose output is never JSON.
 const NEVER: [&str; 2] = ["completions", "man"];
@@ -30,7 +31,7 @@ fn docs(file: &str) -> String {
     fs::read_to_string(docs.join(file)).unwrap()
 }
 
-/// The subcommands that a help lists.
+/// Returns the subcommands that a help text lists.
 fn subcommands(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let listed = listed.take_while(|line| !line.is_empty());
@@ -39,7 +40,7 @@ fn subcommands(help: &str) -> Vec<String> {
     names.filter(|name| name != "help").collect()
 }
 
-/// Every command, `dlq ls` as `dlq-ls`.
+/// Returns every command, with `dlq ls` as `dlq-ls`.
 fn commands() -> Vec<String> {
     let mut all = subcommands(&run(&["--help"]).expect(0).out);
     all.retain(|name| name != "dlq");
@@ -57,7 +58,7 @@ enum Shape {
     Lines,
 }
 
-/// The schema, and which of its properties were printed.
+/// The schema, and those of its properties that were printed.
 struct Schema {
     whole: Value,
     /// Pointers into the schema.
@@ -94,7 +95,7 @@ impl Schema {
         jsonschema::validator_for(&schema).unwrap()
     }
 
-    /// Asserts that a command printed what its definition says.
+    /// Asserts that the output of a command matches its definition.
     #[track_caller]
     fn check(&self, command: &str, ended: &Ended) {
         let values = match self.shape(command) {
@@ -102,18 +103,23 @@ impl Schema {
             _ => vec![ended.out.clone()],
         };
         assert!(!values.is_empty(), "{command} printed nothing: {ended:?}");
-        let validator = self.validator(command);
         for text in values {
             let value = serde_json::from_str(&text);
             let value: Value = value.unwrap_or_else(|error| panic!("{command}: {error}: {text}"));
-            let errors = validator.iter_errors(&value);
-            let errors: Vec<_> = errors
-                .map(|error| format!("{}: {error}", error.instance_path()))
-                .collect();
-            assert!(errors.is_empty(), "{command}: {errors:#?}\n{value:#}");
-            check_names(command, "", &value);
-            self.note(&format!("/$defs/{command}"), &value);
+            self.check_value(command, &value);
         }
+    }
+
+    #[track_caller]
+    fn check_value(&self, command: &str, value: &Value) {
+        let validator = self.validator(command);
+        let errors = validator.iter_errors(value);
+        let errors: Vec<_> = errors
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{command}: {errors:#?}\n{value:#}");
+        check_names(command, "", value);
+        self.note(&format!("/$defs/{command}"), value);
     }
 
     /// Runs a command with `--json`, and checks its output.
@@ -171,10 +177,10 @@ impl Schema {
     }
 }
 
-/// Ids are text, and times have their unit in their names.
+/// Asserts that ids are text, and that the names of times end in their unit.
 #[track_caller]
 fn check_names(command: &str, name: &str, value: &Value) {
-    /// What is the user's own, and may have any names.
+    /// Objects of the user, whose properties may have any name.
     const FOREIGN: [&str; 2] = ["value", "headers"];
     match value {
         Value::Object(fields) => {
@@ -203,7 +209,7 @@ fn is_id(name: &str) -> bool {
     ["id", "message", "letter", "revoked"].contains(&name) || name.ends_with("_id")
 }
 
-/// Properties of objects in the schema, as pointers.
+/// Collects the properties of all objects in the schema, as pointers.
 fn properties(pointer: &str, schema: &Value, found: &mut BTreeSet<String>) {
     match schema {
         Value::Object(fields) => {
@@ -285,7 +291,7 @@ impl Scene {
 }
 
 #[test]
-fn every_output_is_as_the_schema_says_and_the_schema_says_no_more() {
+fn every_output_matches_the_schema_and_the_schema_has_nothing_else() {
     let schema = Schema::new();
     looks(&schema);
     looks_at_typed_and_served_queues(&schema);
@@ -294,12 +300,13 @@ fn every_output_is_as_the_schema_says_and_the_schema_says_no_more() {
     controls(&schema);
     carries(&schema);
     serves(&schema);
+    serves_a_page(&schema);
     dead_receivers(&schema);
     let mut all = BTreeSet::new();
     properties("", &schema.whole, &mut all);
     let seen = schema.seen.borrow();
     let mut never: Vec<_> = all.difference(&seen).collect();
-    // Only a pool learns by which signal its worker ended.
+    // Only a pool learns which signal ended its worker.
     never.retain(|pointer| *pointer != "/$defs/dead-letter/properties/signal");
     assert!(never.is_empty(), "never printed: {never:#?}");
 }
@@ -323,7 +330,7 @@ fn looks(schema: &Schema) {
     schema.run("dlq-show", &[&name, letter], 0);
     schema.run("doctor", &[&name], 0);
     drop(node);
-    // What can't be opened is listed, too.
+    // A queue that can't be opened is also listed.
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     fs::write(folder.file("bad"), "").unwrap();
@@ -338,7 +345,7 @@ fn looks(schema: &Schema) {
     schema.check("tail", &first_line(tail));
 }
 
-/// The first line of a command that goes on.
+/// Returns the first line of a command that keeps running.
 fn first_line(mut running: Running) -> Ended {
     let mut out = BufReader::new(running.0.stdout.take().unwrap());
     let mut line = String::new();
@@ -454,10 +461,10 @@ fn carries(schema: &Schema) {
     schema.run("restore", &[&file, &name, "--if-exists"], 0);
     schema.run("move", &[&name, &other], 0);
     schema.run("move", &[&other, &name, "--limit", "1"], 0);
-    // A queue drains only when nothing in it is delayed.
+    // A queue drains only if no message in it is delayed.
     run(&["delete", &other, "--all"]).expect(0);
     schema.run("bridge", &[&other, &name, "--close"], 0);
-    // Also of a queue that is not frozen.
+    // This also works for a queue that is not frozen.
     schema.run("resume", &[&name, "--give-up"], 0);
 }
 
@@ -482,9 +489,23 @@ fn serves(schema: &Schema) {
         .spawn()
         .unwrap();
     schema.check("metrics", &first_line(Running(metrics)));
+    let web = ipc(&["web", "--listen", "127.0.0.1:0", "--json"]).spawn();
+    schema.check("web", &first_line(Running(web.unwrap())));
 }
 
-/// A dead letter of a receiver that a signal ended.
+/// What the page for operators prints, and its figures for programs.
+fn serves_a_page(schema: &Schema) {
+    let scene = Scene::new("json-web");
+    let name = scene.name();
+    let web = Web::start(&[&scene.place.0]);
+    schema.check_value("web", &web.said);
+    let row = web.line(&name);
+    let picture = json!({ "queues": [row], "held": [], "nodes": [] });
+    schema.check_value("top", &picture);
+    schema.check_value("stat", &web.json(&format!("/api/queues/{name}")));
+}
+
+/// Checks a dead letter whose receiver was ended by a signal.
 fn dead_receivers(schema: &Schema) {
     let place = Place::new("json-dead");
     let options = QueueOptions::new().crash_limit(1);

@@ -1,4 +1,4 @@
-//! What the command promises of its exit codes, its messages and its effects, tried with the real
+//! The promises of the command about its exit codes, texts and effects, tested with the real
 //! binary.
 
 mod advice;
@@ -17,6 +17,9 @@ mod signals;
 mod state;
 mod terminal;
 mod top;
+mod troubleshooting;
 mod unanswered;
 mod web;
+mod web_page;
+mod web_truth;
 mod work;

@@ -1,9 +1,9 @@
-//! Every subcommand in every unfriendly situation: its exit code, its one line of error, and what
-//! it did to the queue.
+//! Every subcommand in every unfriendly situation: its exit code, its error line, and its effect on
+//! the queue.
 //!
-//! This file has the rows: the subcommands that end by themselves. `endless.rs` has those that do
-//! not. The situations are in `columns.rs`, `silent.rs` (a server that does not answer) and
-//! `ends.rs` (the signals). `complete.rs` fails when a subcommand is in neither list of rows.
+//! This file has the rows of subcommands that end by themselves, and `endless.rs` has the others.
+//! The situations are in `columns.rs`, `silent.rs` (a server that does not answer) and `ends.rs`
+//! (the signals). `complete.rs` fails if a subcommand is in neither list of rows.
 
 mod columns;
 mod complete;
@@ -20,18 +20,18 @@ use tempfile::TempDir;
 use crate::doctor::Folder;
 use crate::place::{Ended, Place, ipc, program, run};
 
-/// What a subcommand is there for.
+/// The purpose of a subcommand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It prints, and changes nothing.
+    /// Prints, and changes nothing.
     Look,
-    /// It changes something.
+    /// Changes something.
     Act,
-    /// It hands a message out.
+    /// Hands out a message.
     Take,
 }
 
-/// What is seen of the queue from outside.
+/// The state of the queue, seen from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct State {
     exists: bool,
@@ -39,11 +39,11 @@ struct State {
     dead: u64,
     paused: bool,
     closed: bool,
-    /// Keys that are remembered.
+    /// The number of remembered keys.
     keys: u64,
-    /// Messages in the other queue, if it is there.
+    /// The number of messages in the other queue, if it exists.
     other: Option<u64>,
-    /// Whether there is a file of a saved queue.
+    /// `true` if the file of a saved queue exists.
     file: bool,
 }
 
@@ -59,14 +59,14 @@ const BEFORE: State = State {
     file: false,
 };
 
-/// A subcommand with what it needs. `QUEUE`, `OTHER`, `SPACE`, `LETTER` and `FILE` stand for the
-/// test's own.
+/// A subcommand with its arguments. `QUEUE`, `OTHER`, `SPACE`, `LETTER` and `FILE` are replaced by
+/// the test's own.
 struct Case {
     args: &'static [&'static str],
     input: Option<&'static str>,
     kind: Kind,
     before: State,
-    /// When it has done what it is there for.
+    /// The state after it has done its work.
     after: State,
 }
 
@@ -258,15 +258,16 @@ const CASES: &[Case] = &[
     act(&["rm", "QUEUE", "--force"], NO_MORE),
 ];
 
-/// One cell of the matrix: a case with queues of its own.
+/// One cell of the matrix: a case with its own queues.
 struct Cell<'c> {
     case: &'c Case,
     place: Place,
     args: Vec<String>,
     folder: TempDir,
-    /// A message that is held, if the case is about one.
+    /// A held message, if the case needs one.
     _held: Option<OwnedByteDelivery>,
-    /// For the doctor, who looks at all there is: other tests leave what they like.
+    /// A separate folder for `doctor`, which looks at everything: other tests may leave things
+    /// behind.
     alone: Folder,
 }
 
@@ -349,11 +350,11 @@ impl<'c> Cell<'c> {
         }
     }
 
-    /// Asserts how it ended, and what it did.
+    /// Asserts the exit code and the effect.
     #[track_caller]
     fn expect(&self, ended: Ended, code: i32, state: State) -> Ended {
         let args = self.case.args;
-        // What a check can't find out is unknown, whatever the reason.
+        // `check` reports "unknown" for every reason that keeps it from finding out.
         let code = if args[0] == "check" && code != 0 {
             3
         } else {
@@ -371,7 +372,7 @@ impl<'c> Cell<'c> {
         self.prepared(ipc(&self.args))
     }
 
-    /// The command, started by a shell that opens or closes descriptors first.
+    /// Returns the command, started by a shell that first opens or closes descriptors.
     fn by_shell(&self, redirection: &str) -> Command {
         let mut shell = program("sh");
         shell.args(["-c", &format!("exec \"$@\" {redirection}"), "sh"]);
@@ -386,14 +387,14 @@ impl<'c> Cell<'c> {
         command
     }
 
-    /// Runs it with the input that it is for.
+    /// Runs it with suitable input.
     fn run(&self, output: impl Into<Stdio>) -> Ended {
         let mut command = self.command();
         Ended::fed(command.stdout(output), self.case.input.unwrap_or_default())
     }
 }
 
-/// Takes a message of its own. The others come back without having lost an attempt.
+/// Holds one message. The others return without losing an attempt.
 fn hold(place: &Place) -> OwnedByteDelivery {
     let queue = place.make("jobs", &QueueOptions::new());
     let id = queue.sender().send(b"held").unwrap();

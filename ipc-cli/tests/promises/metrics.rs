@@ -1,4 +1,4 @@
-//! Figures for scrapers, checks for monitoring programs, and the files made for them.
+//! Figures for scrapers, checks for monitoring programs, and the files in `docs` for them.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use crate::doctor::Folder;
 use crate::place::{Ended, Place, Running, ipc, run};
 use crate::signals::signal;
 
-/// Figures served at a port of their own.
+/// A process that serves figures at a port.
 struct Served {
     running: Running,
     at: String,
@@ -34,7 +34,7 @@ impl Served {
         }
     }
 
-    /// Head and body of the answer.
+    /// Returns the head and the body of the answer.
     fn ask(&self, request: &str) -> (String, String) {
         let mut stream = TcpStream::connect(&self.at).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
@@ -51,7 +51,7 @@ impl Served {
     }
 }
 
-/// Two queues in a place of their own; all that there is.
+/// Returns a folder with two queues and nothing else.
 fn two_queues() -> Folder {
     let folder = Folder::new();
     for (queue, messages) in [("jobs", 2), ("media/resize", 1)] {
@@ -82,7 +82,7 @@ fn figures_of_all_queues_have_one_head_each() {
     let open = folder.run(&["metrics", "--openmetrics"]).expect(0).out;
     assert!(open.contains("# TYPE ipc_queue_sent counter\n"), "{open}");
     assert!(open.ends_with("# EOF\n"), "{open}");
-    // One that is not there is a figure, and an error.
+    // A missing queue is a figure, and an error.
     let ended = folder.run(&["metrics", "jobs", "nosuch"]).expect(3);
     assert!(
         ended.out.contains("ipc_queue_up{queue=\"nosuch\"} 0"),
@@ -114,7 +114,7 @@ fn figures_are_served_to_scrapers_and_not_to_other_sites() {
         body.contains(&ready(2)) && body.ends_with("# EOF\n"),
         "{body}"
     );
-    // A name that another site gave this address.
+    // A host name that another site pointed at this address.
     let (head, body) = served.get("/metrics", "evil.example:9464", "");
     assert!(
         head.starts_with("HTTP/1.1 421") && !body.contains("jobs"),
@@ -191,7 +191,7 @@ fn a_check_ends_with_the_codes_of_monitoring_programs() {
     line(check(&["--max-age", "0s"]), 2, "CRITICAL - ", "age ");
     let nosuch = place.name("nosuch");
     line(run(&["check", &nosuch]), 3, "UNKNOWN - ", "nosuch");
-    // What is certainly bad is not hidden by what is not known.
+    // Something unknown does not hide something that is certainly bad.
     line(
         run(&["check", &name, &nosuch, "--max-dead", "0"]),
         2,
@@ -208,7 +208,7 @@ fn a_check_ends_with_the_codes_of_monitoring_programs() {
     );
 }
 
-/// The names of figures in a text.
+/// Returns the names of the figures in a text.
 fn names(text: &str) -> HashSet<String> {
     let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
     let words = text
@@ -218,7 +218,7 @@ fn names(text: &str) -> HashSet<String> {
 }
 
 #[test]
-fn the_dashboard_and_the_alarms_ask_for_figures_that_there_are() {
+fn the_dashboard_and_the_alarms_use_existing_figures() {
     let place = Place::new("dashboard");
     place.make("jobs", &QueueOptions::new());
     let there = names(&run(&["metrics", &place.name("jobs")]).expect(0).out);

@@ -8,7 +8,7 @@ use ipc_queue::{ByteQueue, QueueOptions, QueueStats};
 use crate::place::{Ended, run};
 use crate::proxy::{Fault, Proxy};
 
-/// A queue with two messages, on a server of the test's own.
+/// Creates a queue with two messages on the test's own server.
 fn queue(server: &TestServer, name: &str) -> ByteQueue {
     let queue = QueueOptions::new()
         .open_bytes(server.address(name))
@@ -19,13 +19,13 @@ fn queue(server: &TestServer, name: &str) -> ByteQueue {
     queue
 }
 
-/// What is in the queue, asked without the proxy; `None` if there is none.
+/// Returns the statistics of the queue, without the proxy; `None` if there is no queue.
 fn stats(server: &TestServer, name: &str) -> Option<QueueStats> {
     let queue = QueueOptions::new().open_any(server.address(name)).ok()?;
     queue.transport().stats().ok()
 }
 
-/// Stalls each request of the command in turn, before and after the server got it.
+/// Stalls each request of the command in turn, before and after the server receives it.
 fn stall_each(
     server: &TestServer,
     command: &[&str],
@@ -66,7 +66,7 @@ fn stall_each_in_turn(
 }
 
 #[test]
-fn nothing_is_removed_because_a_question_was_not_answered() {
+fn nothing_is_removed_when_a_question_is_not_answered() {
     if !ipc_nats::testing::is_installed() {
         println!("skipped: a NATS server that does not answer: none is installed");
         return;
@@ -81,7 +81,7 @@ fn nothing_is_removed_because_a_question_was_not_answered() {
 }
 
 #[test]
-fn what_is_said_to_be_purged_from_a_server_is() {
+fn a_reported_purge_on_a_server_really_happened() {
     if !ipc_nats::testing::is_installed() {
         println!("skipped: a NATS server that does not answer: none is installed");
         return;

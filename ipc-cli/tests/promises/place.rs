@@ -1,4 +1,4 @@
-//! Queues of a test's own, and the command run on them.
+//! A test's own queues, and runs of the command on them.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,10 +15,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// How long anything may take before the test counts as stuck. Says nothing about speed.
+/// Time after which a test counts as stuck. It says nothing about speed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A namespace of the test's own, empty at its end.
+/// A namespace that belongs to the test and is removed at its end.
 pub struct Place(pub String);
 
 impl Place {
@@ -26,7 +26,7 @@ impl Place {
         Self(format!("cli-{}-{test}", std::process::id()))
     }
 
-    /// What to type for a queue.
+    /// Returns the text that names a queue on the command line.
     pub fn name(&self, queue: &str) -> String {
         format!("{}/{queue}", self.0)
     }
@@ -36,7 +36,7 @@ impl Place {
         options.open_bytes(&address).unwrap()
     }
 
-    /// Looks at a queue; `None` if there is none.
+    /// Inspects a queue; `None` if it does not exist.
     pub fn look(&self, queue: &str) -> Option<Inspector> {
         Inspector::open(&self.namespace(), &Name::new(queue).unwrap()).ok()
     }
@@ -52,10 +52,12 @@ impl Drop for Place {
         for name in ShmQueue::list(&namespace).unwrap_or_default() {
             let _ = ShmQueue::remove(&namespace, &name);
         }
+        // With the table of nodes, if a test made one.
+        let _ = std::fs::remove_dir_all(namespace.path());
     }
 }
 
-/// A program without input whose output is heard.
+/// Returns a command without input, whose output is captured.
 pub fn program(name: &str) -> Command {
     let mut command = Command::new(name);
     command
@@ -65,7 +67,7 @@ pub fn program(name: &str) -> Command {
     command
 }
 
-/// The command with these arguments.
+/// Returns the `ipc` command with these arguments.
 pub fn ipc<S: AsRef<str>>(args: &[S]) -> Command {
     let mut command = program(env!("CARGO_BIN_EXE_ipc"));
     command.args(args.iter().map(S::as_ref));
@@ -82,15 +84,15 @@ pub fn run_with<S: AsRef<str>>(args: &[S], input: &str) -> Ended {
     Ended::fed(&mut ipc(args), input)
 }
 
-/// Where nothing can be written.
+/// A file to which nothing can be written.
 pub fn full_disk() -> File {
     File::options().write(true).open("/dev/full").unwrap()
 }
 
-/// What came of the command.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Ended {
-    /// The exit code; 128+n if it died of signal n.
+    /// The exit code; 128+n if it was killed by signal n.
     pub code: i32,
     pub out: String,
     pub err: String,
@@ -101,7 +103,7 @@ impl Ended {
         Running(command.spawn().unwrap()).end()
     }
 
-    /// The same, with this on standard input. Standard output goes where `command` says.
+    /// Like `of`, with `input` on standard input. Standard output goes where `command` says.
     pub fn fed(command: &mut Command, input: &str) -> Self {
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         // Closed at the end of the statement. A child that ended early does not read it.
@@ -109,7 +111,7 @@ impl Ended {
         Running(child).end()
     }
 
-    /// Its error: the one line on standard error, apart from notes.
+    /// Returns its error: the only line on standard error, apart from notes.
     #[track_caller]
     pub fn error(&self) -> &str {
         let lines = self.err.lines().filter(|line| !line.starts_with("note: "));
@@ -121,7 +123,7 @@ impl Ended {
             .unwrap_or_else(|| panic!("no error: {self:?}"))
     }
 
-    /// Asserts that it ended with `code`, and that it says why if that is not 0.
+    /// Asserts that it ended with `code`, and that it printed an error if that is not 0.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:?}");
@@ -152,7 +154,7 @@ impl From<Output> for Ended {
     }
 }
 
-/// A command that runs for as long as the test wants.
+/// A command that runs until the test ends it.
 pub struct Running(pub Child);
 
 impl Running {
@@ -199,7 +201,7 @@ pub fn say_skipped(suite: &str, why: &str) {
     if said.contains(&line) {
         return;
     }
-    // Not with a macro: the test harness would swallow it.
+    // Do not use a macro: the test harness would swallow its output.
     let _ = std::io::stderr().write_all(format!("\n{line}").as_bytes());
     if let Some(path) = std::env::var_os("IPC_SKIPPED_SUITES") {
         let file = File::options().append(true).create(true).open(path);

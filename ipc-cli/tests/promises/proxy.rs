@@ -1,4 +1,4 @@
-//! A socket between the command and a server, at which one request goes wrong.
+//! A proxy between the command and a server, which makes one request fail.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// What goes wrong.
+/// The kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The request does not get to the server, and nothing is answered.
+    /// The request does not reach the server, and nothing is answered.
     StallBefore,
-    /// The server does what it is asked, and its answer does not come.
+    /// The server executes the request, but its answer does not arrive.
     StallAfter,
     /// The connection ends before the server gets the request.
     CutBefore,
-    /// The connection ends after the server got the request, before its answer comes.
+    /// The connection ends after the server gets the request, before the answer arrives.
     CutAfter,
-    /// The request is late, by less than the client waits.
+    /// The request is late, but by less than the client's time limit.
     Delay,
 }
 
@@ -33,7 +33,7 @@ impl Fault {
         Self::Delay,
     ];
 
-    /// How long the client waits for an answer: short only where none will come.
+    /// Returns how long the client waits for an answer: short only if none will come.
     pub fn patience(self) -> &'static str {
         match self {
             Self::StallBefore | Self::StallAfter => "300ms",
@@ -42,13 +42,13 @@ impl Fault {
     }
 }
 
-/// Passes on what it hears, except the request of that number, counted over all connections.
+/// Forwards everything except one request, whose number counts over all connections.
 pub struct Proxy {
     address: String,
     faulty: Arc<Faulty>,
 }
 
-/// A connection of either kind.
+/// A connection over a Unix socket or TCP.
 trait Stream: Read + Write + Send + Sized + 'static {
     fn twin(&self) -> Self;
     fn end(&self);
@@ -80,7 +80,7 @@ struct Faulty {
 }
 
 impl Proxy {
-    /// Before a socket.
+    /// Starts a proxy for a Unix socket.
     pub fn start(at: &Path, server: &Path, fault: Fault, request: usize) -> Self {
         let listener = UnixListener::bind(at).unwrap();
         let (proxy, server) = (
@@ -96,7 +96,7 @@ impl Proxy {
         proxy
     }
 
-    /// Before a port.
+    /// Starts a proxy for a TCP port.
     pub fn start_tcp(server: &str, fault: Fault, request: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
@@ -122,20 +122,20 @@ impl Proxy {
         }
     }
 
-    /// A path, or a host and a port.
+    /// Returns the proxy's address: a path, or a host and a port.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Whether the request of that number came.
+    /// Returns `true` if the chosen request has arrived.
     pub fn is_reached(&self) -> bool {
         self.faulty.is_reached.load(Ordering::SeqCst)
     }
 }
 
 impl Faulty {
-    /// One connection. A request is what the client writes at a time: it waits for the answer to
-    /// each.
+    /// Serves one connection. Each write of the client is one request, because it waits for each
+    /// answer.
     fn serve<S: Stream>(self: &Arc<Self>, client: S, server: std::io::Result<S>) {
         let Ok(server) = server else {
             return;
@@ -147,7 +147,7 @@ impl Faulty {
             pump(&mut answers, |some| {
                 deaf.load(Ordering::SeqCst) || to_client.write_all(some).is_ok()
             });
-            // The server ended the connection. A stalled client does not hear that either.
+            // The server ended the connection. A stalled client does not see that either.
             if !deaf.load(Ordering::SeqCst) {
                 to_client.end();
             }
@@ -169,7 +169,7 @@ impl Faulty {
         });
     }
 
-    /// Whether the connection goes on.
+    /// Lets the request fail. Returns `true` if the connection continues.
     fn go_wrong(&self, request: &[u8], server: &mut impl Stream, is_deaf: &AtomicBool) -> bool {
         match self.fault {
             Fault::StallBefore => {

@@ -1,4 +1,4 @@
-//! `ipc send` and `ipc recv` tell what became of each message.
+//! `ipc send` and `ipc recv` report what happened to each message.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn keyed() -> QueueOptions {
 }
 
 #[test]
-fn all_lines_are_sent_also_if_nothing_reads_their_ids() {
+fn all_lines_are_sent_even_if_nothing_reads_their_ids() {
     let place = Place::new("lines");
     place.make("jobs", &QueueOptions::new());
     let line =
@@ -25,7 +25,7 @@ fn all_lines_are_sent_also_if_nothing_reads_their_ids() {
 }
 
 #[test]
-fn lines_that_find_no_room_are_counted() {
+fn lines_without_room_are_counted() {
     let place = Place::new("no-room");
     place.make("jobs", &QueueOptions::new().capacity(2));
     let args = ["send", &place.name("jobs"), "--lines", "--timeout", "0s"];
@@ -38,7 +38,7 @@ fn lines_that_find_no_room_are_counted() {
 }
 
 #[test]
-fn a_duplicate_is_said_in_text_in_json_and_by_its_code() {
+fn a_duplicate_is_reported_in_text_in_json_and_by_its_code() {
     let place = Place::new("duplicate");
     place.make("jobs", &keyed());
     let args = ["send", &place.name("jobs"), "invoice", "--key", "order 17"];
@@ -144,7 +144,7 @@ fn a_bridge_between_types_is_refused_unless_it_is_meant() {
 
 #[test]
 fn a_login_in_an_address_is_never_printed() {
-    // Nothing listens at that port.
+    // Nothing listens at this port.
     let at = "nats://me:secret@127.0.0.1:1/jobs";
     for args in [
         &["stat", at][..],

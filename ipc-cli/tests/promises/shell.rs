@@ -1,4 +1,4 @@
-//! What a packager installs beside the command: completion in shells, and manual pages.
+//! Files that a packager installs with the command: shell completions and manual pages.
 
 use std::fs;
 use std::process::Command;
@@ -7,8 +7,8 @@ use ipc_queue::QueueOptions;
 
 use crate::place::{Ended, Place, program, run, say_skipped};
 
-/// Runs a script in a shell that finds the command on its path. `None` where there is no such
-/// shell.
+/// Runs a script in a shell with the command on its path. Returns `None` if the shell is not
+/// installed.
 fn in_shell(shell: &str, script: &str) -> Option<Ended> {
     if Command::new(shell).arg("--version").output().is_err() {
         say_skipped("completion", &format!("{shell} is not installed"));
@@ -22,7 +22,7 @@ fn in_shell(shell: &str, script: &str) -> Option<Ended> {
     Some(Ended::of(program.env("PATH", format!("{folder}:{path}"))))
 }
 
-/// What bash offers for a command line whose last word is being typed.
+/// Returns the completions that bash offers for the last word of a command line.
 fn offered_by_bash(words: &[&str]) -> Option<Vec<String>> {
     let line = words.join(" ");
     let script = format!(
@@ -78,7 +78,7 @@ fn bash_completes_names_of_queues_namespaces_commands_and_options() {
     assert_eq!(offered, ["--expires-in"]);
     let offered = offered_by_bash(&["ipc", "send", "jobs", "--priority", "ur"]).unwrap();
     assert_eq!(offered, ["urgent"]);
-    // A queue that is gone is not offered, and nothing is said of it.
+    // A removed queue is not offered, and causes no message.
     run(&["rm", &jobs]).expect(0);
     assert_eq!(
         offered_by_bash(&["ipc", "stat", &all]).unwrap(),
@@ -112,7 +112,7 @@ fn fish_completes_names_of_queues() {
 #[test]
 fn zsh_completes_names_of_queues() {
     let place = two_queues("complete-zsh");
-    // zsh completes in its line editor only, so its functions are replaced by ones that print.
+    // zsh completes only in its line editor, so this replaces its functions by ones that print.
     let script = format!(
         "compdef() {{ :; }}; _describe() {{ print -rl -- \"${{(@P)${{@[-1]}}}}\"; }}; \
          compadd() {{ print -rl -- \"$@\"; }}; \
@@ -129,7 +129,7 @@ fn zsh_completes_names_of_queues() {
 }
 
 #[test]
-fn each_command_has_a_manual_page_that_readers_take() {
+fn each_command_has_a_manual_page_that_man_can_render() {
     let folder = tempfile::tempdir().unwrap();
     let pages = folder.path().join("pages");
     run(&["man", "--out", pages.to_str().unwrap()]).expect(0);
@@ -184,7 +184,7 @@ fn each_command_has_a_manual_page_that_readers_take() {
             );
         }
     }
-    // Examples keep their columns.
+    // The columns of the examples are kept.
     let page = fs::read_to_string(pages.join("ipc.1")).unwrap();
     assert!(page.contains(".nf\n  ipc ls    "), "{page}");
 }

@@ -1,5 +1,5 @@
-//! The signals that ask for the end: who finishes what it holds, who ends at once, and what the
-//! exit code says.
+//! Signals that end a command: which commands finish what they hold, which end at once, and the
+//! exit codes.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -53,7 +53,7 @@ fn queue(place: &Place, messages: usize) -> ByteQueue {
     queue
 }
 
-/// Runs a command until it waits, sends the signal, and returns what came of it.
+/// Runs a command until it waits, sends the signal, and returns the result.
 fn ended_by(end: Signal, place: &Place, args: &[&str]) -> Ended {
     let args: Vec<_> = args
         .iter()
@@ -70,20 +70,20 @@ fn code(signal: Signal) -> i32 {
 }
 
 #[test]
-fn a_receiver_that_is_told_to_end_says_what_it_did_not_receive() {
+fn a_receiver_that_gets_a_signal_reports_what_is_missing() {
     for end in ENDS {
         let place = Place::new("recv-end");
         let queue = queue(&place, 0);
         let ended = ended_by(end, &place, &["recv", "QUEUE", "--count", "2"]).expect(code(end));
         assert!(ended.error().contains("0 of 2 messages"), "{ended:?}");
-        // Whoever works until told to end has done its work.
+        // A command that works until it is told to end has done its work.
         ended_by(end, &place, &["recv", "QUEUE", "--follow"]).expect(0);
         assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
     }
 }
 
 #[test]
-fn a_sender_without_room_dies_of_the_signal_and_sends_nothing() {
+fn a_blocked_sender_dies_of_the_signal_and_sends_nothing() {
     for end in ENDS {
         let place = Place::new("send-end");
         queue(&place, 4);
@@ -96,7 +96,7 @@ fn a_sender_without_room_dies_of_the_signal_and_sends_nothing() {
 }
 
 #[test]
-fn a_drain_that_is_told_to_end_says_what_is_left() {
+fn a_drain_that_gets_a_signal_reports_what_is_left() {
     for end in ENDS {
         let place = Place::new("drain-end");
         let queue = queue(&place, 2);
@@ -111,7 +111,7 @@ fn a_drain_that_is_told_to_end_says_what_is_left() {
 }
 
 #[test]
-fn a_bridge_that_is_told_to_end_settles_what_it_holds() {
+fn a_bridge_that_gets_a_signal_settles_its_messages() {
     for end in ENDS {
         let place = Place::new("bridge-end");
         let queue = queue(&place, 2);
@@ -123,7 +123,7 @@ fn a_bridge_that_is_told_to_end_settles_what_it_holds() {
         signal(&running, end);
         running.end().expect(0);
         assert_eq!(place.look("other").unwrap().stats().ready, 2);
-        // It was to go on until the queue is drained, and that is not so.
+        // It should have continued until the queue is drained, and the queue is not.
         let receiver = queue.receiver();
         queue.sender().send(b"held").unwrap();
         let held = receiver.recv().unwrap();
@@ -134,7 +134,7 @@ fn a_bridge_that_is_told_to_end_settles_what_it_holds() {
 }
 
 #[test]
-fn a_server_drains_a_queue_of_its_own_whichever_signal_ends_it() {
+fn a_server_drains_its_local_queue_on_every_ending_signal() {
     for end in ENDS {
         let folder = tempfile::tempdir().unwrap();
         let at = format!("unix:{}", folder.path().join("x.sock").display());
@@ -149,7 +149,7 @@ fn a_server_drains_a_queue_of_its_own_whichever_signal_ends_it() {
         line.clear();
         said.read_line(&mut line).unwrap();
         assert!(line.starts_with("3 messages are left"), "{end}: {line}");
-        // A closed terminal's signal never insists.
+        // SIGHUP never counts as the second signal.
         signal(&server, Signal::SIGHUP);
         for payload in ["one\n", "two\n", "three\n"] {
             assert_eq!(run(&["recv", &at]).expect(0).out, payload);
@@ -159,7 +159,7 @@ fn a_server_drains_a_queue_of_its_own_whichever_signal_ends_it() {
 }
 
 #[test]
-fn a_server_that_is_told_twice_ends_at_once_and_says_so() {
+fn a_second_signal_ends_a_server_at_once_with_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let at = format!("unix:{}", folder.path().join("x.sock").display());
     let mut server = Running::start(&mut ipc(&["serve", "local:jobs", "--at", &at]));
@@ -175,7 +175,7 @@ fn a_server_that_is_told_twice_ends_at_once_and_says_so() {
 }
 
 #[test]
-fn a_server_goes_on_when_nothing_reads_what_it_says() {
+fn a_server_continues_when_nothing_reads_its_output() {
     let folder = tempfile::tempdir().unwrap();
     let at = format!("unix:{}", folder.path().join("x.sock").display());
     let mut server = Running::start(&mut ipc(&["serve", "local:jobs", "--at", &at]));
@@ -186,7 +186,7 @@ fn a_server_goes_on_when_nothing_reads_what_it_says() {
     signal(&server, Signal::SIGTERM);
     assert_eq!(run(&["recv", &at]).expect(0).out, "one\n");
     server.end().expect(0);
-    // Where it can't say that it is ready, it does not begin.
+    // If it can't report that it is ready, it does not begin.
     Ended::of(ipc(&["serve", "local:jobs", "--at", &at]).stdout(full_disk())).expect(1);
 }
 
@@ -213,12 +213,12 @@ fn a_server_under_nohup_outlives_the_terminal() {
 }
 
 #[test]
-fn a_held_message_is_given_back_by_a_receiver_whose_reader_left() {
+fn a_receiver_whose_reader_left_returns_its_message() {
     let place = Place::new("reader");
     let queue = queue(&place, 0);
     let mut running = Running::start(&mut ipc(&["recv", &place.name("jobs"), "--follow"]));
     wait_for_handler(&running, Signal::SIGTERM);
-    // Before a message is there: so none loses an attempt.
+    // The reader leaves before a message arrives, so no message loses an attempt.
     drop(running.0.stdout.take());
     running.end().expect(1);
     queue.sender().send(b"one").unwrap();

@@ -1,11 +1,11 @@
-//! What a queue does and does not do is said at once: paused, closed, both.
+//! Commands report at once that a queue is paused, closed, or both.
 
 use ipc_queue::QueueOptions;
 
 use crate::place::{Place, run};
 
 #[test]
-fn a_paused_queue_does_not_drain_and_the_command_says_so_at_once() {
+fn draining_a_paused_queue_fails_at_once() {
     let place = Place::new("paused");
     place
         .make("jobs", &QueueOptions::new())
@@ -25,7 +25,7 @@ fn a_paused_queue_does_not_drain_and_the_command_says_so_at_once() {
 }
 
 #[test]
-fn a_queue_that_is_not_drained_in_time_is_said_to_be_closed() {
+fn a_queue_not_drained_in_time_is_reported_as_closed() {
     let place = Place::new("undrained");
     place
         .make("jobs", &QueueOptions::new())
@@ -40,7 +40,7 @@ fn a_queue_that_is_not_drained_in_time_is_said_to_be_closed() {
 }
 
 #[test]
-fn a_queue_that_is_closed_and_paused_is_said_to_be_both() {
+fn a_closed_and_paused_queue_is_reported_as_both() {
     let place = Place::new("both");
     let queue = place.make("jobs", &QueueOptions::new());
     queue.transport().close().unwrap();
@@ -62,7 +62,7 @@ fn a_queue_that_is_closed_and_paused_is_said_to_be_both() {
 }
 
 #[test]
-fn a_closed_queue_can_be_opened_again() {
+fn a_closed_queue_can_be_reopened() {
     let place = Place::new("reopened");
     place.make("jobs", &QueueOptions::new());
     let jobs = place.name("jobs");
@@ -84,7 +84,7 @@ fn a_closed_queue_can_be_opened_again() {
 }
 
 #[test]
-fn the_others_are_removed_if_one_is_not_there() {
+fn the_other_queues_are_removed_if_one_is_missing() {
     let place = Place::new("some");
     for name in ["a", "b"] {
         place.make(name, &QueueOptions::new());

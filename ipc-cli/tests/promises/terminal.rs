@@ -1,4 +1,4 @@
-//! On terminals of all kinds: narrow ones, ones without colors.
+//! Terminals of all kinds: narrow ones, and ones without colors.
 
 use std::process::Stdio;
 
@@ -6,7 +6,7 @@ use ipc_queue::QueueOptions;
 
 use crate::place::{Ended, Place, full_disk, ipc, program, say_skipped};
 
-/// Runs the command on a terminal of its own; what it wrote there.
+/// Runs the command on its own terminal, and returns what it wrote there.
 fn on_a_terminal(columns: u16, args: &[&str], environment: &[(&str, &str)]) -> Option<String> {
     let ipc = env!("CARGO_BIN_EXE_ipc");
     let line = format!("stty cols {columns} rows 24; {ipc} {}", args.join(" "));
@@ -26,7 +26,7 @@ fn on_a_terminal(columns: u16, args: &[&str], environment: &[(&str, &str)]) -> O
 }
 
 #[test]
-fn colors_are_for_terminals_that_have_them_and_users_who_want_them() {
+fn colors_depend_on_the_terminal_and_the_users_wish() {
     let place = Place::new("colors");
     let queue = place.make("jobs", &QueueOptions::new());
     queue.transport().close().unwrap();
@@ -40,7 +40,7 @@ fn colors_are_for_terminals_that_have_them_and_users_who_want_them() {
             "{plain:?}"
         );
     }
-    // An empty NO_COLOR says nothing.
+    // An empty NO_COLOR has no effect.
     assert!(look(&[("NO_COLOR", "")]).unwrap().contains('\x1b'));
 }
 
@@ -67,7 +67,7 @@ fn a_narrow_terminal_shows_a_queue_on_one_line() {
 }
 
 #[test]
-fn where_nothing_can_be_drawn_top_prints_once() {
+fn top_prints_once_without_a_terminal() {
     let place = Place::new("dumb");
     place.make("jobs", &QueueOptions::new());
     let args = ["top", &place.0, "--every", "1ms", "--width", "200"];
@@ -81,7 +81,7 @@ fn where_nothing_can_be_drawn_top_prints_once() {
 }
 
 #[test]
-fn completions_that_can_not_be_written_are_an_error_and_no_panic() {
+fn completions_that_cannot_be_written_are_an_error_and_not_a_panic() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let ended = Ended::of(ipc(&["completions", shell]).stdout(full_disk())).expect(1);
         assert!(ended.error().contains("No space left"), "{ended:?}");
@@ -89,13 +89,13 @@ fn completions_that_can_not_be_written_are_an_error_and_no_panic() {
 }
 
 #[test]
-fn an_error_that_can_not_be_written_is_no_panic() {
+fn an_error_that_cannot_be_written_causes_no_panic() {
     let ended = Ended::of(ipc(&["stat", "no/such"]).stderr(full_disk()));
     assert_eq!(ended.code, 3);
 }
 
 #[test]
-fn a_path_that_is_not_text_is_shown_as_well_as_it_can_be() {
+fn a_path_that_is_not_text_is_shown_as_well_as_possible() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::DirBuilderExt;

@@ -1,4 +1,4 @@
-//! `top` in a terminal of 80 columns and 24 lines: what is seen, and what keys do.
+//! `top` in a terminal of 80 columns and 24 lines: what it shows, and what the keys do.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,7 +13,7 @@ struct Screen {
 }
 
 impl Screen {
-    /// `None` where there is no tmux, which is said.
+    /// Returns `None`, with a note, if tmux is missing.
     fn start(place: &Place, test: &str) -> Option<Self> {
         let screen = Self {
             socket: format!("ipc-{}-{test}", std::process::id()),
@@ -146,7 +146,7 @@ fn keys_sort_filter_show_one_queue_and_act_once_confirmed() {
     });
     screen.press("Enter");
     screen.wait_for(&["attempt-limit", "payload pool", "r requeue dead letters"]);
-    // Not before it is confirmed.
+    // Nothing happens before it is confirmed.
     screen.press("p");
     screen.wait_for(&["pause", "b-many? y/n"]);
     screen.press("n");
@@ -180,7 +180,7 @@ fn keys_sort_filter_show_one_queue_and_act_once_confirmed() {
 }
 
 #[test]
-fn a_terminal_that_is_closed_ends_it() {
+fn a_closed_terminal_ends_top() {
     let place = Place::new("top-closed");
     let queue = place.make("jobs", &QueueOptions::new());
     let Some(screen) = Screen::start(&place, "closed") else {

@@ -1,4 +1,4 @@
-//! A server that stops answering: exit code 0 only if what was asked for happened.
+//! A server that stops answering: the exit code is 0 only if the request was carried out.
 //! `matrix/silent.rs` has a server that never answers.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::place::{Ended, run, wait_until};
 use crate::proxy::{Fault, Proxy};
 
-/// What is seen of the queue without the proxy.
+/// The state of the queue, seen without the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
     exists: bool,
@@ -110,15 +110,16 @@ impl Drop for Served {
     }
 }
 
-/// A subcommand that asks a server. `AT` and `LETTER` stand for the address and a dead letter.
+/// A subcommand that asks a server. `AT` and `LETTER` are replaced by the address and a dead
+/// letter.
 struct Case {
     args: &'static [&'static str],
     before: State,
-    /// When it has happened.
+    /// The state after it has done its work.
     after: State,
-    /// The exit code if all goes well.
+    /// The exit code if nothing fails.
     code: i32,
-    /// What it then prints.
+    /// The text that it then prints.
     says: &'static str,
 }
 
@@ -132,7 +133,7 @@ const fn case(args: &'static [&'static str], after: State, says: &'static str) -
     }
 }
 
-/// Every request that it makes goes wrong in every way, one at a time.
+/// Makes each of its requests fail in every way, one at a time.
 #[track_caller]
 fn try_out(case: &Case) {
     thread::scope(|scope| {
@@ -164,7 +165,7 @@ fn try_fault(case: &Case, fault: Fault) {
                 assert!(request > 1, "it asks nothing: {what}");
                 return;
             }
-            // Where all is slow, the client may lose its patience before anything goes wrong.
+            // On a slow machine the client may time out before the failure is injected.
             continue;
         }
         request += 1;
@@ -176,12 +177,12 @@ fn try_fault(case: &Case, fault: Fault) {
 
 fn check(case: &Case, ended: &Ended, served: &Served, what: &str) {
     if ended.code == case.code {
-        // What the server is just doing for a connection that was cut may end later.
+        // Work of the server for a connection that was cut may end later.
         wait_until(what, || served.state() == case.after);
         assert!(ended.out.contains(case.says), "{what}");
     } else {
         assert_eq!(ended.code, 6, "{what}");
-        // What was printed may come again: that is said.
+        // A printed message may be delivered again; the error says so.
         let is_said = ended.error().contains("printed, but not acked");
         assert!(ended.out.is_empty() || is_said, "{what}");
         let state = served.state();

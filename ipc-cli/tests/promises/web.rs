@@ -1,4 +1,4 @@
-//! The page for operators over plain HTTP: what it answers, what it refuses, and whom.
+//! The operators' page over plain HTTP: what it answers, and which requests and users it refuses.
 
 use std::collections::HashSet;
 use std::fs;
@@ -16,18 +16,23 @@ use crate::doctor::Folder;
 use crate::place::{Place, Running, ipc, program, run, wait_until};
 use crate::signals::signal;
 
-/// `ipc web` at a port of its own.
+/// A running `ipc web` at its own port.
 pub struct Web {
     pub running: Running,
     /// `127.0.0.1:PORT`
     pub at: String,
-    /// What it printed.
+    /// Its output.
     pub said: Value,
     _out: BufReader<ChildStdout>,
 }
 
 impl Web {
     pub fn start(args: &[&str]) -> Self {
+        Self::started(&mut Self::command(args))
+    }
+
+    /// Returns the command that serves at a free port, with these arguments too.
+    pub fn command(args: &[&str]) -> Command {
         let common = [
             "web",
             "--json",
@@ -36,7 +41,7 @@ impl Web {
             "--every",
             "20ms",
         ];
-        Self::started(&mut ipc(&[&common, args].concat()))
+        ipc(&[&common, args].concat())
     }
 
     pub fn started(command: &mut Command) -> Self {
@@ -56,7 +61,7 @@ impl Web {
         }
     }
 
-    /// What it answers to a whole request.
+    /// Sends a complete request, and returns the answer.
     pub fn ask(&self, request: &str) -> Answer {
         let mut stream = TcpStream::connect(&self.at).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
@@ -71,7 +76,7 @@ impl Web {
         }
     }
 
-    /// A request with the headers of a page of its own, and these.
+    /// Sends a request with the headers that its own page sends, and these.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let mut all = vec![("Host", &self.at[..])];
         all.retain(|(name, _)| !headers.iter().any(|(given, _)| given == name));
@@ -94,7 +99,7 @@ impl Web {
         answer.json()
     }
 
-    /// The row of a queue, once there is one.
+    /// Waits for the row of a queue, and returns it.
     pub fn line(&self, queue: &str) -> Value {
         let mut found = None;
         wait_until("the queue is listed", || {
@@ -109,7 +114,7 @@ impl Web {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// In lower case.
+    /// The headers, in lower case.
     head: String,
     body: String,
 }
@@ -133,12 +138,12 @@ fn row<'v>(rows: &'v Value, queue: &str) -> Option<&'v Value> {
     rows.iter().find(|row| row["queue"] == queue)
 }
 
-/// A path of the API with the name encoded as browsers do.
+/// Returns a path of the API, with the name encoded as browsers do.
 pub fn path(kind: &str, queue: &str) -> String {
     format!("/api/{kind}/{}", queue.replace('/', "%2F"))
 }
 
-/// Two messages that wait, and a dead letter.
+/// Creates a queue with two waiting messages and a dead letter.
 fn jobs(place: &Place) -> (ByteQueue, String) {
     let queue = place.make("jobs", &QueueOptions::new().capacity(8));
     for payload in [b"one", b"two"] {
@@ -154,13 +159,13 @@ fn jobs(place: &Place) -> (ByteQueue, String) {
 }
 
 #[test]
-fn the_page_has_the_figures_of_stat_of_top_and_of_dlq() {
+fn the_page_shows_the_figures_of_stat_top_and_dlq() {
     let place = Place::new("web-figures");
     let (queue, name) = jobs(&place);
     let receiver = queue.receiver();
     let held = receiver.recv().unwrap();
     let web = Web::start(&[&place.0]);
-    // Ages and rates differ from moment to moment.
+    // Ages and rates change all the time.
     let without_ages = |mut value: Value| {
         let object = value.as_object_mut().unwrap();
         object.remove("oldest_seconds");
@@ -187,13 +192,13 @@ fn the_page_has_the_figures_of_stat_of_top_and_of_dlq() {
         .json();
     let line = row(&top["queues"], &name).unwrap().clone();
     assert_eq!(without_ages(web.line(&name)), without_ages(line));
-    // The name may be in the path as it is, too.
+    // The path may also contain the name without encoding.
     let plain = web.json(&format!("/api/queues/{name}"));
     assert_eq!(plain["queue"], name);
     let letters = web.json(&path("dead", &name));
     let listed = run(&["dlq", "ls", &name, "--json"]).expect(0).json();
     assert_eq!(letters[0]["letter"], listed[0]["letter"]);
-    assert_eq!(letters[0]["reason"], "Buried");
+    assert_eq!(letters[0]["reason"], "buried");
     assert_eq!(
         letters[0]["payload"],
         json!({ "excerpt": "bad", "bytes": 3 })
@@ -236,7 +241,7 @@ fn every_answer_has_the_headers_that_protect_it() {
     }
     for path in files {
         assert_eq!(web.get(path).status, 200, "{path}");
-        // Nothing is loaded from elsewhere. The name of SVG is an address, too.
+        // Nothing is loaded from elsewhere. The namespace of SVG is an address, but not loaded.
         let body = web.get(path).body.replace("http://www.w3.org/2000/svg", "");
         assert!(
             !body.contains("http://") && !body.contains("https://"),
@@ -246,7 +251,7 @@ fn every_answer_has_the_headers_that_protect_it() {
 }
 
 #[test]
-fn a_name_that_another_site_gave_this_address_is_refused() {
+fn a_host_name_that_another_site_points_here_is_refused() {
     let place = Place::new("web-host");
     let (_queue, name) = jobs(&place);
     let web = Web::start(&[&place.0, "--allow-host", "box.example"]);
@@ -283,7 +288,7 @@ fn a_name_that_another_site_gave_this_address_is_refused() {
 }
 
 #[test]
-fn figures_are_not_for_pages_of_other_sites() {
+fn pages_of_other_sites_get_no_figures() {
     let place = Place::new("web-site");
     let (_queue, name) = jobs(&place);
     let web = Web::start(&[&place.0]);
@@ -325,7 +330,7 @@ fn nothing_changes_a_queue_unless_actions_are_allowed() {
 }
 
 #[test]
-fn an_action_needs_the_token_and_a_page_of_its_own() {
+fn an_action_needs_the_token_and_the_servers_own_page() {
     let place = Place::new("web-act");
     let (queue, name) = jobs(&place);
     let web = Web::start(&[&place.0, "--allow-actions"]);
@@ -351,7 +356,7 @@ fn an_action_needs_the_token_and_a_page_of_its_own() {
         assert!(!answer.body.contains(token), "{answer:?}");
     }
     assert!(!stats().paused);
-    // The server tells the token to nobody.
+    // The server never sends the token.
     for path in ["/", "/page.js", "/api/queues"] {
         assert!(!web.get(path).body.contains(token), "{path}");
     }
@@ -378,7 +383,7 @@ fn an_action_needs_the_token_and_a_page_of_its_own() {
 }
 
 #[test]
-fn only_queues_that_are_watched_can_be_asked_for() {
+fn only_watched_queues_can_be_requested() {
     let (place, other) = (Place::new("web-scope"), Place::new("web-beyond"));
     let (_queue, name) = jobs(&place);
     let (_other, beyond) = jobs(&other);
@@ -396,25 +401,17 @@ fn only_queues_that_are_watched_can_be_asked_for() {
             assert_eq!(answer.status, 404, "{queue}: {answer:?}");
         }
     }
-    // No connection was made.
+    // The server made no connection.
     assert!(listener.accept().is_err());
 }
 
 #[test]
-fn a_queue_that_can_not_be_read_is_shown_with_its_error() {
+fn an_unreadable_queue_is_shown_with_its_error() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     folder.run(&["create", "broken"]).expect(0);
     fs::write(folder.file("broken"), [7; 8192]).unwrap();
-    let args = [
-        "web",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--every",
-        "20ms",
-    ];
-    let web = Web::started(ipc(&args).env("IPC_SHM_DIR", folder.0.path()));
+    let web = Web::started(Web::command(&[]).env("IPC_SHM_DIR", folder.0.path()));
     web.line("jobs");
     let all = web.json("/api/queues");
     let bad = row(&all["unreadable"], "broken").unwrap();
@@ -423,7 +420,7 @@ fn a_queue_that_can_not_be_read_is_shown_with_its_error() {
         "{bad}"
     );
     assert!(web.get("/api/queues/broken").json()["error"].is_string());
-    // The same for one that is not there, until it is.
+    // The same for a queue that does not exist, until it is created.
     let place = Place::new("web-later");
     let later = format!("shm:{}", place.name("later"));
     let web = Web::start(&[&later]);
@@ -435,7 +432,7 @@ fn a_queue_that_can_not_be_read_is_shown_with_its_error() {
     let queue = place.make("later", &QueueOptions::new());
     web.line(&later);
     assert_eq!(web.json("/api/queues")["unreadable"], json!([]));
-    // Made anew, the new one is shown.
+    // If the queue is created again, the new one is shown.
     drop(queue);
     run(&["rm", &later]).expect(0);
     place.make("later", &QueueOptions::new().capacity(3));
@@ -458,11 +455,11 @@ fn a_client_that_hangs_does_not_block_others_and_connections_are_bounded() {
             path("queues", &name),
             web.at
         );
-        // It may be closed by now.
+        // The connection may be closed by now.
         let _ = match number % 3 {
             0 => Ok(()),
             1 => stream.write_all(request.as_bytes()),
-            // A client that does not read what it asked for.
+            // This client does not read the answer.
             _ => stream.write_all(format!("{request}\r\n").as_bytes()),
         };
         hanging.push(stream);
@@ -478,7 +475,7 @@ fn a_client_that_hangs_does_not_block_others_and_connections_are_bounded() {
     let sockets = sockets.count();
     assert!(sockets < 100, "{sockets} sockets are open");
     assert_eq!(web.json("/api/queues")["queues"][0]["queue"], name);
-    // A head without end is not collected.
+    // An endless head is not buffered.
     let mut endless = TcpStream::connect(&web.at).unwrap();
     endless.write_all(b"GET / HTTP/1.1\r\n").unwrap();
     let header = [b"X: ", &[b'x'; 4000][..], b"\r\n"].concat();
@@ -487,12 +484,12 @@ fn a_client_that_hangs_does_not_block_others_and_connections_are_bounded() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_holds_up_only_those_who_ask_for_its_queue() {
+fn a_server_that_does_not_answer_delays_only_requests_for_its_queue() {
     let place = Place::new("web-silent");
     let (_queue, name) = jobs(&place);
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("x.sock");
-    // Connections are made, and nothing is ever said.
+    // This server accepts connections and never answers.
     let _silent = UnixListener::bind(&socket).unwrap();
     let silent = format!("unix:{}", socket.display());
     let shared = format!("shm:{name}");
@@ -553,7 +550,7 @@ fn another_user_of_the_machine_is_refused() {
 }
 
 #[test]
-fn an_address_that_can_not_or_must_not_be_listened_at_is_an_error_with_advice() {
+fn an_unusable_or_unsafe_listen_address_is_an_error_with_advice() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = taken.local_addr().unwrap().to_string();
     let ended = run(&["web", "--listen", &at]).expect(1);
@@ -626,7 +623,7 @@ fn the_chosen_port_is_printed_and_each_page_has_another_token() {
 }
 
 #[test]
-fn each_signal_that_asks_for_the_end_ends_the_page_with_0() {
+fn each_end_signal_ends_the_page_with_0() {
     for end in [
         Signal::SIGHUP,
         Signal::SIGINT,
@@ -637,7 +634,7 @@ fn each_signal_that_asks_for_the_end_ends_the_page_with_0() {
         let (queue, name) = jobs(&place);
         let web = Web::start(&[&place.0]);
         web.line(&name);
-        // A client that says nothing does not hold it up.
+        // A silent client does not delay the end.
         let _hanging = TcpStream::connect(&web.at).unwrap();
         signal(&web.running, end);
         web.running.end().expect(0);

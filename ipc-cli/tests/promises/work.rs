@@ -1,5 +1,5 @@
-//! `work`: no job is lost, whatever is killed; and what becomes of a message by the end of its
-//! command.
+//! `work`: no job is lost, whatever is killed; and how each message is settled when its command
+//! ends.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -15,12 +15,12 @@ use serde_json::Value;
 use crate::place::{Ended, Place, Running, ipc, run, wait_until};
 use crate::signals::{signal, wait_for_handler};
 
-/// The arguments that run `script` for each message of a queue.
+/// Returns the arguments that run `script` for each message of a queue.
 fn work<'a>(queue: &'a str, options: &[&'a str], script: &'a str) -> Vec<&'a str> {
     [&["work", queue], options, &["--", "sh", "-c", script]].concat()
 }
 
-/// A queue in which a failed message comes again at once, and for as often as there is need.
+/// Options of a queue in which a failed message is redelivered at once, as often as needed.
 fn options(capacity: u32) -> QueueOptions {
     let options = QueueOptions::new().capacity(capacity);
     let options = options.attempt_limit(250).crash_limit(250);
@@ -35,7 +35,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The processes that a process started and that still run: guards, and others.
+/// Returns the running children of a process: guards, and others.
 fn children(parent: u32) -> (Vec<i32>, Vec<i32>) {
     let tasks = fs::read_dir(format!("/proc/{parent}/task"))
         .into_iter()
@@ -65,7 +65,7 @@ fn is_running(pid: i32) -> bool {
 #[test]
 fn no_job_is_lost_when_commands_and_their_worker_are_killed() {
     const JOBS: usize = 10_000;
-    /// So many jobs are done between two kills.
+    /// The number of jobs that are done between two kills.
     const PER_COMMAND: u64 = 40;
     const PER_WORKER: u64 = 500;
     let place = Place::new("work-kills");
@@ -125,7 +125,7 @@ fn no_job_is_lost_when_commands_and_their_worker_are_killed() {
 }
 
 #[test]
-fn the_end_of_a_command_decides_what_becomes_of_its_message() {
+fn the_exit_code_of_a_command_decides_how_its_message_is_settled() {
     let place = Place::new("work-ends");
     let queue = place.make("jobs", &QueueOptions::new().attempt_limit(1));
     let scripts = [
@@ -255,7 +255,7 @@ fn commands_and_their_files_end_with_a_killed_worker() {
     send(&queue, "one");
     let folder = tempfile::tempdir().unwrap();
     let pids = folder.path().join("pids");
-    // A grandchild outlives the shell that started it, if nothing kills the group.
+    // A grandchild would outlive the shell that started it if nothing killed the group.
     let script = format!(
         "sleep 1000 & echo $$ $! {{}} > {0}.new; mv {0}.new {0}; wait",
         pids.display()
@@ -278,7 +278,7 @@ fn commands_and_their_files_end_with_a_killed_worker() {
     });
 }
 
-/// A worker whose command runs until the file `go` is there.
+/// Starts a worker whose command runs until the file `go` exists.
 fn waiting(place: &Place, folder: &Path) -> Running {
     let queue = place.make("jobs", &options(8));
     for payload in ["one", "two"] {
@@ -292,7 +292,7 @@ fn waiting(place: &Place, folder: &Path) -> Running {
 }
 
 #[test]
-fn a_worker_that_is_told_to_end_waits_for_its_command_and_takes_nothing_more() {
+fn a_worker_that_gets_a_signal_waits_for_its_command_and_takes_no_more() {
     for end in [
         Signal::SIGHUP,
         Signal::SIGINT,
@@ -310,7 +310,7 @@ fn a_worker_that_is_told_to_end_waits_for_its_command_and_takes_nothing_more() {
 }
 
 #[test]
-fn a_worker_that_is_told_twice_ends_at_once_and_its_message_comes_again() {
+fn a_second_signal_ends_a_worker_at_once_and_its_message_is_redelivered() {
     let (place, folder) = (Place::new("work-twice"), tempfile::tempdir().unwrap());
     let worker = waiting(&place, folder.path());
     let command = children(worker.0.id()).1[0];
@@ -319,14 +319,14 @@ fn a_worker_that_is_told_twice_ends_at_once_and_its_message_comes_again() {
     let ended = worker.end();
     assert!([130, 143].contains(&ended.code), "{ended:?}");
     wait_until("the command is gone", || !is_running(command));
-    // The next to open the queue frees what the worker held.
+    // The next process that opens the queue frees what the worker held.
     let name = place.name("jobs");
     run(&work(&name, &["--idle-timeout", "0s"], "true")).expect(0);
     assert_eq!(place.look("jobs").unwrap().stats().acked, 2);
 }
 
 #[test]
-fn a_command_that_is_not_there_costs_no_message() {
+fn a_missing_command_costs_no_message() {
     let place = Place::new("work-nosuch");
     let queue = place.make("jobs", &QueueOptions::new());
     send(&queue, "one");
@@ -348,7 +348,7 @@ fn a_worker_ends_when_its_queue_is_closed_and_drained() {
     assert_eq!(queue.transport().stats().unwrap().acked, 1);
 }
 
-/// Ten jobs, of which one fails once.
+/// Runs ten jobs, one of which fails once.
 fn work_over(address: &str, folder: &Path) {
     for number in 0..10 {
         run(&["send", address, &format!("job-{number}")]).expect(0);
@@ -367,7 +367,7 @@ fn work_over(address: &str, folder: &Path) {
     let done = read(&folder.join("done"));
     let seen: HashSet<_> = done.lines().collect();
     assert_eq!((seen.len(), done.lines().count()), (10, 11), "{done}");
-    // Not what was acked, which each process counts for itself over NATS.
+    // The count of acks is not compared: over NATS each process counts its own.
     let stats = run(&["stat", address, "--json"]).expect(0).json();
     for left in ["ready", "leased", "delayed", "dead"] {
         assert_eq!(stats["stats"][left], 0, "{stats}");
@@ -375,7 +375,7 @@ fn work_over(address: &str, folder: &Path) {
 }
 
 #[test]
-fn jobs_come_over_a_socket_too() {
+fn jobs_also_come_over_a_socket() {
     let place = Place::new("work-unix");
     place.make("jobs", &options(16));
     let folder = tempfile::tempdir().unwrap();
@@ -386,7 +386,7 @@ fn jobs_come_over_a_socket_too() {
 }
 
 #[test]
-fn jobs_come_over_nats_too() {
+fn jobs_also_come_over_nats() {
     if !ipc_nats::testing::is_installed() {
         println!("skipped: work over NATS: no server is installed");
         return;

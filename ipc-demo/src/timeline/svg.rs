@@ -208,7 +208,7 @@ mod tests {
         ] {
             assert!(svg.contains(words), "{words} in {svg}");
         }
-        // One more of each in the legend.
+        // The legend contains one more of each.
         assert_eq!(svg.matches(&fill(ACKED)).count(), 99 + 1);
         assert_eq!(svg.matches(&fill(LOST)).count(), 1 + 1);
         assert_eq!(svg.matches("<polygon").count(), 1 + 1);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_nonsense_can_be_drawn() {
+    fn empty_and_invalid_timelines_can_be_drawn() {
         assert!(
             Timeline::default()
                 .to_svg("Nothing")

@@ -1,4 +1,4 @@
-//! What is refused, and how.
+//! Rejected command lines, and their errors.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use crate::support::Place;
 
 #[test]
-fn bad_command_lines_are_refused_with_what_would_do() {
+fn bad_command_lines_are_refused_with_a_correction() {
     let place = Place::new();
     let refused: [(&[&str], &str); 8] = [
         (
@@ -37,7 +37,7 @@ fn bad_command_lines_are_refused_with_what_would_do() {
 }
 
 #[test]
-fn help_is_no_error_and_names_every_option() {
+fn help_is_not_an_error_and_names_every_option() {
     let place = Place::new();
     let ended = place.run(["--help"]);
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
@@ -56,7 +56,7 @@ fn help_is_no_error_and_names_every_option() {
 }
 
 #[test]
-fn without_a_nats_server_it_says_what_is_missing_and_what_to_do() {
+fn a_missing_nats_server_is_an_error_with_advice() {
     let place = Place::new();
     let mut demo = place.demo(["--simulate", "3", "--transport", "nats"]);
     demo.env("PATH", "/nonexistent");
@@ -83,7 +83,7 @@ fn a_nats_server_that_does_not_answer_is_named() {
 }
 
 #[test]
-fn inputs_that_can_not_be_read_are_an_error_and_the_others_are_reported() {
+fn unreadable_inputs_are_an_error_and_the_others_are_reported() {
     let place = Place::unprivileged();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

@@ -1,4 +1,4 @@
-//! Workers that somebody else kills, stops, joins, or keeps from working.
+//! Workers that are killed, stopped, added, or kept from working from outside.
 
 use std::collections::HashMap;
 use std::fs;
@@ -18,7 +18,7 @@ fn workers_killed_at_random_cost_no_task() {
     let running = place.start(["--simulate", "40", "--json"]);
     let tasks = running.tasks().unwrap();
     for kills in 0..KILLS {
-        // One after the other, or a task might be killed over until it is given up.
+        // One kill at a time: otherwise the same task might lose its worker until it is given up.
         wait_until("progress", || tasks.stats().unwrap().acked >= 3 * kills);
         wait_until("a victim", || {
             let mut workers = running.workers();
@@ -35,7 +35,7 @@ fn workers_killed_at_random_cost_no_task() {
 }
 
 #[test]
-fn a_stopped_worker_keeps_its_task_until_it_goes_on() {
+fn a_stopped_worker_keeps_its_task_until_it_continues() {
     let place = Place::new();
     let running = place.start(["--simulate", "12", "--workers", "3", "--json"]);
     let tasks = running.tasks().unwrap();
@@ -52,13 +52,13 @@ fn a_stopped_worker_keeps_its_task_until_it_goes_on() {
 }
 
 #[test]
-fn tasks_over_which_every_worker_dies_are_given_up() {
+fn tasks_that_kill_every_worker_are_abandoned() {
     let place = Place::new();
     let running = place.start(["--simulate", "6", "--workers", "2", "--json"]);
     let tasks = running.tasks().unwrap();
     let mut deaths: HashMap<MessageId, u8> = HashMap::new();
     wait_until("the end", || {
-        // Removed: the run came to its end since the last look.
+        // The queue is removed: the run has ended since the last look.
         let Ok(leases) = tasks.leases() else {
             return true;
         };
@@ -79,7 +79,7 @@ fn tasks_over_which_every_worker_dies_are_given_up() {
 }
 
 #[test]
-fn a_file_that_is_given_up_is_reported_as_such() {
+fn an_abandoned_file_is_reported_as_such() {
     let place = Place::new();
     let folder = tempfile::tempdir().unwrap();
     for number in 0..1000 {
@@ -106,14 +106,14 @@ fn a_file_that_is_given_up_is_reported_as_such() {
 }
 
 #[test]
-fn workers_that_can_not_work_end_the_run_with_their_reason() {
+fn workers_that_cannot_work_end_the_run_with_their_reason() {
     let place = Place::new();
     let running = place.start(["--simulate", "100", "--workers", "1"]);
     let tasks = running.tasks().unwrap();
     let worker = stop_one_at_work(&tasks);
     drop(tasks);
-    // What is open stays so; who comes later finds nothing. Deleted, it would be lost for those who
-    // have it open, too.
+    // Open files stay open, and later processes find nothing. Deleting the file would also end the
+    // use by processes that have it open.
     let folder = place.namespace_of(running.pid()).path();
     let answers = folder.join("run.answers.queue");
     fs::rename(&answers, folder.join("elsewhere")).unwrap();
@@ -131,7 +131,7 @@ fn workers_that_can_not_work_end_the_run_with_their_reason() {
 }
 
 #[test]
-fn a_worker_started_by_hand_does_its_share() {
+fn a_worker_started_by_hand_does_some_of_the_work() {
     let place = Place::new();
     let running = place.start(["--simulate", "30", "--workers", "1"]);
     running.await_note("10 of 30");
@@ -147,7 +147,7 @@ fn a_worker_started_by_hand_does_its_share() {
         .lines()
         .filter(|line| line.contains("helper-1"));
     let rows: Vec<&str> = rows.collect();
-    // Among the workers, what it completed; among the nodes, what it sent.
+    // The list of workers shows what it completed; the list of nodes shows what it sent.
     assert_eq!(rows.len(), 2, "{ended:?}");
     for (row, column) in rows.into_iter().zip([2, 3]) {
         let number = row.split_whitespace().nth(column).unwrap();
@@ -156,14 +156,14 @@ fn a_worker_started_by_hand_does_its_share() {
 }
 
 #[test]
-fn a_worker_started_by_hand_for_no_run_says_so() {
+fn a_worker_started_by_hand_without_a_run_is_an_error() {
     let place = Place::new();
     let ended = place.run(["host", "--at", "shm:demo-0/run"]);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("there is no queue"), "{ended:?}");
 }
 
-/// Stops a worker that holds a task, and is in no state to finish it.
+/// Stops a worker that holds a task and can't finish it.
 fn stop_one_at_work(tasks: &ShmQueue) -> Pid {
     let mut stopped = None;
     wait_until("a worker at work", || {
@@ -175,14 +175,15 @@ fn stop_one_at_work(tasks: &ShmQueue) -> Pid {
         if holding_of(worker, &tasks.leases().unwrap()).is_some() {
             stopped = Some(worker);
         } else {
-            kill(worker, Signal::SIGCONT).unwrap(); // It was faster.
+            kill(worker, Signal::SIGCONT).unwrap(); // The worker was faster.
         }
         stopped.is_some()
     });
     stopped.unwrap()
 }
 
-/// Takes a task from under the workers' noses and buries it. Which; `None` if there is none any more.
+/// Takes a task before the workers do, and buries it. Returns its number, or `None` if no task is
+/// left.
 fn bury_one(running: &Running) -> Option<usize> {
     let tasks = running.tasks()?;
     let receiver = tasks.receiver();

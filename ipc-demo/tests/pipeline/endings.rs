@@ -1,4 +1,4 @@
-//! Runs that end before their time, and what they leave: nothing, or only until the next.
+//! Runs that end early. They leave nothing, or at most leftovers that the next run removes.
 
 use ipc_nats::testing::is_installed;
 use ipc_queue::transport::Transport;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::support::{Place, wait_until};
 
 #[test]
-fn ctrl_c_finishes_what_was_begun_and_nothing_more() {
+fn ctrl_c_finishes_only_the_begun_tasks() {
     for transport in ["shm", "local", "unix", "nats"] {
         if transport == "nats" && !is_installed() {
             continue;
@@ -32,12 +32,12 @@ fn ctrl_c_finishes_what_was_begun_and_nothing_more() {
 }
 
 #[test]
-fn a_second_ctrl_c_does_not_wait_for_anybody() {
+fn a_second_ctrl_c_waits_for_nothing() {
     let place = Place::new();
     let running = place.start(["--simulate", "50", "--json"]);
     let tasks = running.tasks().unwrap();
     wait_until("workers at work", || tasks.stats().unwrap().leased == 4);
-    // What they have begun will never be finished.
+    // The tasks that they have begun will never be finished.
     for worker in running.workers() {
         kill(worker, Signal::SIGSTOP).unwrap();
     }
@@ -52,17 +52,17 @@ fn a_second_ctrl_c_does_not_wait_for_anybody() {
 }
 
 #[test]
-fn a_killed_run_takes_its_workers_along_and_the_next_run_cleans_up() {
+fn a_killed_run_ends_its_workers_and_the_next_run_cleans_up() {
     kill_a_run("shm");
 }
 
 #[test]
-fn so_it_does_with_its_sockets() {
+fn a_killed_run_with_sockets_is_cleaned_up_by_the_next_run() {
     kill_a_run("unix");
 }
 
 #[test]
-fn and_with_its_nats_server() {
+fn a_killed_run_with_its_nats_server_is_cleaned_up_by_the_next_run() {
     if is_installed() {
         kill_a_run("nats");
     }

@@ -1,4 +1,4 @@
-//! Whatever the files, and whoever dies: what is reported is what `wc` and `sha256sum` say.
+//! For any files and any deaths, the report agrees with `wc` and `sha256sum`.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::support::{Place, sum};
 use crate::tree::{Tree, border_content, part_borders};
 
 #[test]
-fn files_of_all_sorts_are_reported_as_wc_and_sha256sum_do() {
+fn files_of_all_sorts_are_reported_like_wc_and_sha256sum() {
     fingerprint_everything(&[]);
 }
 
@@ -36,7 +36,7 @@ fn threads_killed_in_the_middle_of_a_task_change_nothing() {
 }
 
 #[test]
-fn one_task_killed_over_many_times_is_done_in_the_end() {
+fn a_task_whose_worker_is_killed_many_times_is_finally_done() {
     let place = Place::new();
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "content").unwrap();
@@ -54,7 +54,7 @@ fn ten_thousand_small_files_are_all_there() {
 }
 
 #[test]
-fn a_file_that_ends_where_a_part_ends_takes_one_more() {
+fn a_file_that_ends_at_a_part_boundary_takes_one_more_part() {
     let place = Place::new();
     let messages = part_borders().map(|size| {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -64,7 +64,8 @@ fn a_file_that_ends_where_a_part_ends_takes_one_more() {
         let report = place.run(args).exact_report(1);
         report["stats"]["messages_sent"].as_u64().unwrap()
     });
-    // The worker says that it is ready; each part is a task, its beginning, and an answer.
+    // The worker reports that it is ready. Each part causes a task message, a report of its start,
+    // and an answer.
     assert_eq!(messages, [1, 2, 2, 3].map(|parts| 1 + 3 * parts));
 }
 

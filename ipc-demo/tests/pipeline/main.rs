@@ -1,8 +1,9 @@
 //! The real program, with real processes that really die.
 //!
-//! Each test has a place of its own in shared memory and looks at it when it is done: nothing may be left there,
-//! and no process of the run either. `support` is the place and the program in it; `tree` is files of all sorts,
-//! with what `wc` and `sha256sum` say of them. The rest is tests, by topic.
+//! Each test has a private place in shared memory. At its end it checks that nothing is left there,
+//! and that no process of the run is left. `support` has the place and the program in it. `tree`
+//! has files of all sorts, with the output of `wc` and `sha256sum` for them. The other modules are
+//! tests, by topic.
 #![cfg(target_os = "linux")]
 
 mod command_line;

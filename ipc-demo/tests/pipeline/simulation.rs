@@ -1,4 +1,4 @@
-//! Made-up tasks: what is said of them, and where.
+//! Simulated tasks: the reports about them, and where these are written.
 
 use crate::support::Place;
 
@@ -22,7 +22,7 @@ fn text_has_every_nodes_statistics_and_a_line_for_every_ten_tasks() {
             .filter(|line| line.trim_start().starts_with(name))
             .count()
     };
-    // Once among the workers, once among the nodes.
+    // Once in the list of workers, once in the list of nodes.
     assert_eq!(
         ["worker-1", "worker-2", "worker-3"].map(rows),
         [2; 3],
@@ -34,7 +34,7 @@ fn text_has_every_nodes_statistics_and_a_line_for_every_ten_tasks() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_reason_to_panic() {
+fn a_reader_that_leaves_causes_no_panic() {
     let place = Place::new();
     for args in [&["--simulate", "10"][..], &["--simulate", "10", "--json"]] {
         let mut demo = place.demo(args);

@@ -19,16 +19,17 @@ use nix::unistd::{Pid, geteuid};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Shared memory of its own, as `IPC_SHM_DIR`. When dropped it makes sure that nothing is left of any run.
+/// Private shared memory, used as `IPC_SHM_DIR`. When dropped, it checks that nothing is left of
+/// any run.
 pub struct Place {
     folder: TempDir,
     program: PathBuf,
-    /// Where the program was copied to, if it had to be.
+    /// The folder with a copy of the program, if a copy was necessary.
     _copy: Option<TempDir>,
     user: Option<u32>,
 }
 
-/// A run that is going on.
+/// A run in progress.
 pub struct Running<'a> {
     place: &'a Place,
     child: Child,
@@ -37,7 +38,7 @@ pub struct Running<'a> {
     stderr_reader: Option<JoinHandle<()>>,
 }
 
-/// A run that is over.
+/// A run that has ended.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
@@ -60,7 +61,8 @@ impl Place {
         }
     }
 
-    /// Where runs can't read what their user may not: root can, so for root they are another user's.
+    /// Returns a place whose runs can't read files without permission. Root can read everything, so
+    /// for root the runs have another user.
     pub fn unprivileged() -> Self {
         let mut place = Self::new();
         if !geteuid().is_root() {
@@ -68,7 +70,7 @@ impl Place {
         }
         place.user = Some(NOBODY);
         chown(place.folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-        // The program may lie below a folder that only root may enter.
+        // The program may be below a folder that only root may enter.
         if place.demo(["--version"]).output().is_err() {
             let copy = tempfile::tempdir().unwrap();
             fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -85,7 +87,7 @@ impl Place {
         chown(path, self.user, self.user).unwrap();
     }
 
-    /// The program with these arguments.
+    /// Returns the program with these arguments.
     pub fn demo(&self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut demo = Command::new(&self.program);
         demo.args(args)
@@ -128,13 +130,13 @@ impl Place {
         }
     }
 
-    /// The namespace of the run of this coordinator.
+    /// Returns the namespace of this coordinator's run.
     pub fn namespace_of(&self, coordinator: Pid) -> Namespace {
         Namespace::in_folder(self.root(), &format!("demo-{coordinator}")).unwrap()
     }
 
-    /// Every process of any run here: they have the place in their environment. Not those that only wait to be
-    /// reaped.
+    /// Returns every process of any run here, found by the place in its environment. Processes that
+    /// only wait to be reaped are left out.
     pub fn processes(&self) -> Vec<Pid> {
         let mark = format!("IPC_SHM_DIR={}", self.root().display());
         let is_ours = |process: &PathBuf| {
@@ -185,7 +187,7 @@ impl Running<'_> {
         processes
     }
 
-    /// Where others can join it.
+    /// Returns the address at which others can join it.
     pub fn address(&self) -> String {
         format!("shm:demo-{}/run", self.pid())
     }
@@ -194,17 +196,18 @@ impl Running<'_> {
         kill(self.pid(), signal).unwrap();
     }
 
-    /// Waits until it says so on stderr.
+    /// Waits until this text appears on its stderr.
     pub fn await_note(&self, text: &str) {
         wait_until(text, || self.stderr.lock().unwrap().contains(text));
     }
 
-    /// What it said on stderr so far.
+    /// Returns its stderr so far.
     pub fn said(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }
 
-    /// Its queue of tasks, of which this process becomes a participant. `None` if it was over before.
+    /// Opens its queue of tasks, of which this process becomes a participant. Returns `None` if the
+    /// run has already ended.
     pub fn tasks(&self) -> Option<ShmQueue> {
         let request = OpenRequest {
             mode: OpenMode::Open,
@@ -222,7 +225,7 @@ impl Running<'_> {
         queue
     }
 
-    /// Waits until it is over.
+    /// Waits until it has ended.
     pub fn end(mut self) -> Ended {
         let mut status = None;
         wait_until("the end", || {
@@ -239,7 +242,7 @@ impl Running<'_> {
     }
 }
 
-/// A test that fails says what the run said.
+/// A failing test prints the output of the run.
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
@@ -249,19 +252,19 @@ impl Drop for Running<'_> {
 }
 
 impl Ended {
-    /// What it reported in JSON, and nothing else, and how it exited.
+    /// Returns its exit code and its JSON report, after checking that stdout has nothing else.
     pub fn report(&self) -> (Option<i32>, Value) {
         let report = serde_json::from_str(&self.stdout);
         let report = report.unwrap_or_else(|error| panic!("{error}: {self:?}"));
         (self.status.code(), report)
     }
 
-    /// The report of a run that did all of its tasks, each of them once, and cleaned up.
+    /// Returns the report of a run, after checking that it did every task once and cleaned up.
     pub fn exact_report(&self, tasks: usize) -> Value {
         self.exact_report_with(0, tasks)
     }
 
-    /// The same of a run that ended with that exit code.
+    /// Like `exact_report`, for a run that ended with this exit code.
     pub fn exact_report_with(&self, exit_code: i32, tasks: usize) -> Value {
         let (code, report) = self.report();
         assert_eq!(code, Some(exit_code), "{self:?}");
@@ -272,13 +275,13 @@ impl Ended {
         report
     }
 
-    /// The signal that ended it.
+    /// Returns the signal that ended it.
     pub fn signal(&self) -> Option<i32> {
         self.status.signal()
     }
 }
 
-/// Whether something happens at all; when is nobody's promise.
+/// Waits until something happens. The time that it takes is not a promise.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     const HUNG: Duration = Duration::from_secs(60);
     let started = Instant::now();
@@ -288,13 +291,13 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// What `ps` shows of a process: `T` stopped, `Z` over but not reaped.
+/// Returns the state of a process as in `ps`: `T` is stopped, `Z` is ended but not reaped.
 pub fn state_of(process: Pid) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
-/// The sum of a field over all entries of a list in a report.
+/// Returns the sum of a field over all entries of a list in a report.
 pub fn sum(list: &Value, field: &str) -> u64 {
     let entries = list.as_array().unwrap();
     entries

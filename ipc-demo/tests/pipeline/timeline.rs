@@ -7,7 +7,7 @@ use roxmltree::Document;
 use crate::support::Place;
 
 #[test]
-fn the_timeline_is_xml_and_shows_who_was_killed() {
+fn the_timeline_is_valid_xml_and_shows_killed_workers() {
     let place = Place::new();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.svg");
@@ -44,7 +44,7 @@ fn the_timeline_is_xml_and_shows_who_was_killed() {
 }
 
 #[test]
-fn a_place_where_no_picture_can_be_is_found_out_before_the_work() {
+fn an_unwritable_picture_path_fails_before_the_work() {
     let place = Place::new();
     let ended = place.run(["--simulate", "10", "--timeline", "/no/such/folder/run.svg"]);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");

@@ -1,4 +1,4 @@
-//! The same report over every transport, and over two hosts, and while a server dies.
+//! The same report over every transport, over two hosts, and while a server dies.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn processes_that_share_only_sockets_give_the_same_report() {
 }
 
 #[test]
-fn and_so_they_do_though_workers_are_killed() {
+fn processes_that_share_only_sockets_survive_killed_workers() {
     let report = fingerprint_everything(&["--transport", "unix", "--kill-workers", "5"]);
     check_kills(5, &report);
 }
@@ -31,7 +31,7 @@ fn processes_that_share_only_a_nats_server_give_the_same_report() {
 }
 
 #[test]
-fn and_so_do_those_though_workers_are_killed() {
+fn processes_that_share_only_a_nats_server_survive_killed_workers() {
     if testing::is_installed() {
         let report = fingerprint_everything(&["--transport", "nats", "--kill-workers", "5"]);
         check_kills(5, &report);
@@ -78,7 +78,7 @@ fn a_cluster_that_loses_a_server_in_the_middle_loses_nothing() {
     let report = ended.exact_report(FILES);
     assert_eq!(report["distinct"], FILES);
     tree.check(&report["files"]);
-    // Whoever could not reach it waited.
+    // Workers that could not reach it waited.
     assert_eq!(sum(&report["workers"], "restarts"), 0, "{}", ended.stderr);
 }
 
@@ -95,7 +95,7 @@ fn a_server_that_is_killed_and_started_again_in_the_middle_loses_nothing() {
     let running = start(&place, &tree, &servers, &[]);
     running.await_note("40 of 400");
     server.kill();
-    // Away for so long that everybody notices.
+    // Away for so long that every process notices.
     running.await_note("waiting: the NATS server");
     server.restart();
     let report = running.end().exact_report(FILES);
@@ -105,7 +105,7 @@ fn a_server_that_is_killed_and_started_again_in_the_middle_loses_nothing() {
 }
 
 #[test]
-fn workers_killed_at_random_cost_no_task_over_a_server_either() {
+fn workers_killed_at_random_also_cost_no_task_over_a_server() {
     const KILLS: u64 = 4;
     if !testing::is_installed() {
         return;
@@ -122,13 +122,13 @@ fn workers_killed_at_random_cost_no_task_over_a_server_either() {
     }
     let report = running.end().exact_report(30);
     assert_eq!(report["distinct"], 30);
-    // One that was being replaced may have been killed for it.
+    // A worker that was being replaced may have been killed instead.
     let restarts = sum(&report["workers"], "restarts");
     assert!((1..=KILLS).contains(&restarts), "{report}");
 }
 
 #[test]
-fn a_worker_is_replaced_though_what_it_died_saying_is_not_heard() {
+fn a_worker_is_replaced_even_if_its_last_report_is_lost() {
     if !testing::is_installed() {
         return;
     }
@@ -141,7 +141,7 @@ fn a_worker_is_replaced_though_what_it_died_saying_is_not_heard() {
         .mode(OpenMode::Open)
         .open_bytes(&answers);
     let answers = answers.unwrap().receiver();
-    // Not the pool's to hear now: as what a dead worker left half-said.
+    // The pool can't receive this answer now, as if a worker had died while sending it.
     let unheard = answers.recv().unwrap();
     unheard.extend(Duration::from_secs(60)).unwrap();
     for worker in running.workers() {
@@ -152,7 +152,7 @@ fn a_worker_is_replaced_though_what_it_died_saying_is_not_heard() {
     running.end().exact_report(6);
 }
 
-/// So many made-up tasks over that server.
+/// Starts a run of this many simulated tasks over this server.
 fn simulate<'a>(place: &'a Place, server: &TestServer, count: &[&str]) -> Running<'a> {
     let servers = format!("nats://{}", server.host());
     let args = [
@@ -173,7 +173,7 @@ fn start<'a>(place: &'a Place, tree: &Tree, servers: &str, options: &[&str]) -> 
     place.start(args.map(AsRef::as_ref).chain(inputs))
 }
 
-/// Workers that have nothing in common with the run at that address: no shared memory, no folder.
+/// Starts workers that share nothing with the run at this address: no memory, no folder.
 fn elsewhere<'a>(there: &'a Place, address: &str) -> Running<'a> {
     let args = ["host", "--name", "there", "--workers", "2", "--at", address];
     let mut host = there.demo(args);
@@ -182,7 +182,7 @@ fn elsewhere<'a>(there: &'a Place, address: &str) -> Running<'a> {
     there.start_command(host)
 }
 
-/// Where the run says that it can be joined.
+/// Returns the address at which the run says it can be joined.
 fn address_of(running: &Running<'_>) -> String {
     const BEFORE: &str = "host --at ";
     running.await_note(BEFORE);
@@ -191,7 +191,7 @@ fn address_of(running: &Running<'_>) -> String {
     rest.split_whitespace().next().unwrap().to_owned()
 }
 
-/// How many tasks the workers completed whose names begin so.
+/// Returns the number of tasks completed by the workers whose names begin with `name`.
 fn completed(report: &Value, name: &str) -> u64 {
     let workers = report["workers"].as_array().unwrap().iter();
     let named = workers.filter(|worker| worker["name"].as_str().unwrap().starts_with(name));

@@ -1,4 +1,4 @@
-//! Files of all sorts, and what `wc` and `sha256sum` say of them.
+//! Files of all sorts, and the output of `wc` and `sha256sum` for them.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -17,12 +17,12 @@ use tempfile::TempDir;
 
 use crate::support::Place;
 
-/// Files, and what else can be given to the program.
+/// Files, and other things that can be given to the program.
 pub struct Tree {
     pub folder: TempDir,
-    /// What to give to `--input`.
+    /// The arguments for `--input`.
     pub inputs: Vec<PathBuf>,
-    /// What must be said of which path, in order.
+    /// The expected result for each path, in order.
     expected: Vec<(PathBuf, Expected)>,
 }
 
@@ -33,7 +33,7 @@ enum Expected {
 }
 
 impl Tree {
-    /// One of everything, for a run in `place`.
+    /// Creates a tree with one of everything, for a run in `place`.
     pub fn of_everything(place: &Place) -> Self {
         let mut tree = Self::empty(place);
         tree.add_odd_names();
@@ -42,11 +42,11 @@ impl Tree {
         tree.add(deep.as_bytes(), b"at the bottom\n");
         tree.add_unreadable(place);
         tree.sort();
-        tree.add_what_is_no_file();
+        tree.add_things_that_are_not_files();
         tree
     }
 
-    /// `count` small files in a hundred folders.
+    /// Creates `count` small files in a hundred folders.
     pub fn of_small_files(place: &Place, count: usize) -> Self {
         let mut tree = Self::empty(place);
         for number in 0..count {
@@ -102,7 +102,7 @@ impl Tree {
         );
     }
 
-    /// Around the ends of parts, and of many parts.
+    /// Adds files with sizes around the end of one part and of many parts.
     fn add_large_files(&mut self) {
         let sizes = part_borders();
         for (name, size) in ["before", "at", "after", "second"].into_iter().zip(sizes) {
@@ -111,9 +111,10 @@ impl Tree {
         self.add(b"large", &mixture(77, 5 << 20));
     }
 
-    /// Links, a fifo and a socket are no files below a folder. Given by name, a link is what it points to, a
-    /// fifo or nothing at all is a problem, and reading none of them may hang.
-    fn add_what_is_no_file(&mut self) {
+    /// Adds links, a fifo and a socket, which do not count as files below a folder. Given by name,
+    /// a link counts as its target, and a fifo or a missing file is a problem. Reading any of them
+    /// must not hang.
+    fn add_things_that_are_not_files(&mut self) {
         let path = |name: &str| self.folder.path().join(name);
         let [link, fifo, missing] = ["link", "fifo", "missing"].map(path);
         symlink("binary", &link).unwrap();
@@ -137,7 +138,7 @@ impl Tree {
         self.expected.push((path, problem));
     }
 
-    /// As `LC_ALL=C sort` does.
+    /// Sorts like `LC_ALL=C sort`.
     fn sort(&mut self) {
         self.expected
             .sort_by(|a, b| a.0.as_os_str().cmp(b.0.as_os_str()));
@@ -147,13 +148,13 @@ impl Tree {
         self.expected.len()
     }
 
-    /// How many can't be fingerprinted.
+    /// Returns the number of paths that can't be fingerprinted.
     pub fn problems(&self) -> usize {
         let problem = |entry: &&(PathBuf, Expected)| matches!(entry.1, Expected::Problem(_));
         self.expected.iter().filter(problem).count()
     }
 
-    /// Compares a report's `files` with what the system's own programs say.
+    /// Compares a report's `files` with the output of the system's own programs.
     pub fn check(&self, files: &Value) {
         let fingerprints = self.fingerprints();
         let files = files.as_array().unwrap();
@@ -183,7 +184,7 @@ impl Tree {
     }
 }
 
-/// What the system's own programs say of a file.
+/// The results of the system's own programs for a file.
 struct Fingerprint {
     lines: u64,
     words: u64,
@@ -203,7 +204,8 @@ impl Fingerprint {
 }
 
 fn wc_and_sha256sum<'a>(files: &[&'a Path]) -> HashMap<&'a Path, Fingerprint> {
-    // Neither prints a bare line end within a record: `wc` quotes such names, `sha256sum -z` ends records with NUL.
+    // Neither prints a bare line end within a record: `wc` quotes such names, `sha256sum -z` ends
+    // records with NUL.
     let counts = output(Command::new("wc").arg("-lwc").arg("--").args(files));
     let hashes = output(Command::new("sha256sum").arg("-z").arg("--").args(files));
     let counts: Vec<&[u8]> = counts.split(|byte| *byte == b'\n').collect();
@@ -245,7 +247,7 @@ fn output(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-/// Since 9.5, `wc` takes bytes that can't be printed for words.
+/// Since version 9.5, `wc` counts unprintable bytes as words.
 fn counts_words_as_we_do() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
@@ -259,7 +261,7 @@ fn counts_words_as_we_do() -> bool {
     })
 }
 
-/// Text and anything else.
+/// Returns a mixture of text and other bytes.
 fn mixture(seed: u64, size: usize) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut bytes = Vec::with_capacity(size + 64);
@@ -274,13 +276,14 @@ fn mixture(seed: u64, size: usize) -> Vec<u8> {
     bytes
 }
 
-/// What a file of a size that matters contains: a prefix of always the same.
+/// Returns the content of a file with an interesting size: a prefix of a fixed content.
 pub fn border_content(size: usize) -> Vec<u8> {
     static CONTENT: OnceLock<Vec<u8>> = OnceLock::new();
     CONTENT.get_or_init(|| mixture(5, 2 * PART_BYTES))[..size].to_vec()
 }
 
-/// One byte less than the first part holds, exactly that, one more, and exactly two parts.
+/// Returns the interesting sizes: one byte less than a part, exactly one part, one byte more, and
+/// exactly two parts.
 pub fn part_borders() -> [usize; 4] {
     [PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES]
 }

@@ -1,4 +1,5 @@
-//! Reads all records of a priority stream, through a consumer that lives for as long as that takes.
+//! Reads all records of a priority stream, through a consumer that exists only for the time of the
+//! listing.
 //!
 //! A record that existed all the time is in the list. A record that was changed meanwhile may be
 //! missing. A caller that must know that nothing is left compares
@@ -109,7 +110,7 @@ impl PriorityStream {
                 break;
             };
             if let Some((place, pending)) = self.place_in(&message)? {
-                // While others change records there is always one more to come.
+                // While other processes change records, there is always one more to come.
                 is_whole = pending == 0 || place.seq >= last_seq;
                 places.push(place);
             }

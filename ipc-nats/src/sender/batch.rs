@@ -39,7 +39,8 @@ struct Batch<'a> {
     payloads: &'a [&'a [u8]],
     /// The messages that were sent.
     sent: Vec<bool>,
-    /// The number of ids that messages may bear which were published.
+    /// The number of ids used, including those of messages that were published but may not count as
+    /// sent.
     used: usize,
 }
 
@@ -162,7 +163,7 @@ impl Batch<'_> {
 
     // --- places ----------------------------------------------------------------------------------
 
-    /// Takes a place for the message, and waits for one as the caller says.
+    /// Takes a place for the message, and waits for one as the caller allows.
     async fn wait_for_place(&self, message: Message) -> Result<Placed, SendPortError> {
         let taken = self
             .shared
@@ -317,7 +318,8 @@ impl Batch<'_> {
             message.record.sent_at = Timestamp::from(SystemTime::now());
             let content = message.content.clone();
             let stream = &self.shared.streams[self.stream];
-            // It returns when the connection has the request: so the requests keep their order.
+            // This returns as soon as the connection has the request, so the requests keep their
+            // order.
             let answer = stream.begin_publish(key, *seq, &message.record, content);
             answers.push(answer.await);
         }

@@ -27,7 +27,7 @@ const ONLY: &str = "NATS_SERVER";
 /// Further programs, or folders with one, separated as in `PATH`.
 const FURTHER: &str = "IPC_NATS_SERVERS";
 const NAME: &str = "nats-server";
-/// Where `.ci/run` puts the current server, below the workspace.
+/// The path at which `.ci/run` puts the current server, below the workspace.
 const CURRENT: &str = "target/nats-server-current/bin";
 /// A file to which each skipped suite adds a line.
 const SKIPPED: &str = "IPC_SKIPPED_SUITES";
@@ -119,7 +119,7 @@ fn say_skipped(which: Which, suite: &str) {
             "SKIPPED: {suite} on a second {NAME}: name one in {FURTHER}, or put it into {CURRENT}\n"
         ),
     };
-    // Not with a macro: the test harness would swallow it.
+    // Do not use a macro: the test harness would swallow its output.
     let _ = std::io::stderr().write_all(format!("\n{line}").as_bytes());
     if let Some(path) = env::var_os(SKIPPED) {
         let file = std::fs::OpenOptions::new()

@@ -1,5 +1,5 @@
-//! What one process does to a queue, another sees: closing, pausing, dying in the middle of a send.
-//! Real processes.
+//! Effects of one process on another that uses the same queue: closing, pausing, dying in the
+//! middle of a send. All processes are real.
 
 mod other;
 mod wire;
@@ -24,13 +24,13 @@ ipc_nats::on_each_server! {
     a_queue_that_another_process_closes_takes_nothing_and_drains
     a_receiver_that_waits_hears_that_another_process_closed_the_queue
     processes_that_race_for_places_fill_a_queue_exactly
-    a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there
-    a_requeued_letter_comes_again_when_its_first_receiver_was_killed_before_it_had_it
-    a_queue_whose_creator_was_killed_half_way_can_be_used_and_removed
-    the_place_of_a_killed_sender_is_taken_back
+    a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_stays
+    a_requeued_letter_is_redelivered_if_its_first_receiver_was_killed_too_early
+    a_queue_whose_creator_was_killed_halfway_can_be_used_and_removed
+    the_place_of_a_killed_sender_is_freed
     a_killed_sender_does_not_keep_a_closed_queue_from_draining
-    a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not
-    the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_taken_back_after_a_while
+    a_killed_senders_key_is_free_at_once_and_a_live_senders_key_is_not
+    the_place_of_a_sender_killed_before_publishing_is_freed_after_a_while
     a_message_whose_sender_was_killed_before_it_was_confirmed_is_sent_once_by_its_key
 }
 
@@ -85,8 +85,9 @@ fn processes_that_race_for_places_fill_a_queue_exactly(program: &Program) {
     }
 }
 
-/// It is killed when what it published is lost, or has arrived, and its record is as it was.
-fn a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there(program: &Program) {
+/// The requeuer is killed after its published message was lost or has arrived, before it changes
+/// the record.
+fn a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_stays(program: &Program) {
     for cut in [Cut::Before, Cut::After] {
         let server = TestServer::of(program);
         let (_, queue) = create(&server, &QueueOptions::new().capacity(1));
@@ -113,10 +114,8 @@ fn a_dead_letter_whose_requeuer_was_killed_is_delivered_once_or_still_there(prog
     }
 }
 
-/// And its requeuer was killed before it could change the letter's record.
-fn a_requeued_letter_comes_again_when_its_first_receiver_was_killed_before_it_had_it(
-    program: &Program,
-) {
+/// In addition, the requeuer was killed before it could change the letter's record.
+fn a_requeued_letter_is_redelivered_if_its_first_receiver_was_killed_too_early(program: &Program) {
     let server = TestServer::of(program);
     let (_, queue) = create(&server, &QueueOptions::new().capacity(1));
     let receiver = queue.receiver();
@@ -136,7 +135,7 @@ fn a_requeued_letter_comes_again_when_its_first_receiver_was_killed_before_it_ha
     delivery.ack().expect("we hold it");
 }
 
-fn a_queue_whose_creator_was_killed_half_way_can_be_used_and_removed(program: &Program) {
+fn a_queue_whose_creator_was_killed_halfway_can_be_used_and_removed(program: &Program) {
     for uses in [true, false] {
         let server = TestServer::of(program);
         let wire = Wire::to(&server, To::NewStream, Cut::Before);
@@ -177,7 +176,7 @@ fn a_receiver_that_waits_hears_that_another_process_closed_the_queue(program: &P
     assert_eq!(other.answer(), "Closed");
 }
 
-fn the_place_of_a_killed_sender_is_taken_back(program: &Program) {
+fn the_place_of_a_killed_sender_is_freed(program: &Program) {
     let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new().capacity(1));
     let mut other = Other::start(&address);
@@ -202,7 +201,7 @@ fn a_killed_sender_does_not_keep_a_closed_queue_from_draining(program: &Program)
     drained.unwrap();
 }
 
-fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not(program: &Program) {
+fn a_killed_senders_key_is_free_at_once_and_a_live_senders_key_is_not(program: &Program) {
     let server = TestServer::of(program);
     let keys = QueueOptions::new().dedup_window(Duration::from_secs(3600));
     let (address, queue) = create(&server, &keys);
@@ -218,7 +217,7 @@ fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not(program: 
         if !is_in_use(&sent) {
             break sent;
         }
-        // Until the server has noticed, too.
+        // This also waits until the server has noticed the death.
         assert!(Instant::now() < deadline, "it is not free");
     };
     assert!(first.is_ok(), "{first:?}");
@@ -229,14 +228,14 @@ fn a_killed_senders_key_is_free_again_at_once_and_a_living_ones_is_not(program: 
     assert_eq!(queue.transport().stats().unwrap().in_use(), 1);
 }
 
-/// Whether another sender has the key.
+/// Returns `true` if another sender has the key.
 fn is_in_use(sent: &Result<MessageId, SendTimeoutError>) -> bool {
     let missing = NoRoom::Key;
     matches!(sent, Err(SendTimeoutError::TimedOut { missing: m, .. }) if *m == missing)
 }
 
-/// A sender that is killed when it has a place and its message is just going to the work queue:
-/// before, or when that has it.
+/// Kills a sender that has a place and is publishing its message: before the work queue has it, or
+/// after.
 fn kill_while_sending(server: &TestServer, cut: Cut, how: &str) {
     let wire = Wire::to(server, To::Work, cut);
     let mut other = Other::start(&format!("nats://{}/jobs", wire.host()));
@@ -252,9 +251,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-fn the_place_of_a_sender_that_was_killed_before_it_gave_its_message_away_is_taken_back_after_a_while(
-    program: &Program,
-) {
+fn the_place_of_a_sender_killed_before_publishing_is_freed_after_a_while(program: &Program) {
     let server = TestServer::of(program);
     let (address, queue) = create(&server, &QueueOptions::new().capacity(1));
     kill_while_sending(&server, Cut::Before, "send for ever");

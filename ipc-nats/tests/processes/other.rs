@@ -1,4 +1,4 @@
-//! Another process.
+//! Other processes of a test.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -12,7 +12,7 @@ const ADDRESS: &str = "IPC_NATS_OBEYS_AT";
 const CREATES: &str = "IPC_NATS_CREATES";
 const SAYS: &str = "says ";
 
-/// Another process that does what it is told. Killed when dropped.
+/// Another process that obeys commands. Killed when dropped.
 pub struct Other {
     child: Child,
     tell: ChildStdin,
@@ -20,19 +20,19 @@ pub struct Other {
 }
 
 impl Other {
-    /// This program again.
+    /// Starts this program as another process.
     pub fn start(address: &str) -> Self {
         Self::start_with(address, &[])
     }
 
-    /// One that creates the queue, and does nothing more.
+    /// Starts a process that creates the queue, and does nothing else.
     pub fn create(address: &str) -> Self {
         Self::start_with(address, &[(CREATES, "1")])
     }
 
     fn start_with(address: &str, more: &[(&str, &str)]) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["other::obey_if_told_to", "--exact", "--nocapture"])
+            .args(["other::obey_if_requested", "--exact", "--nocapture"])
             .env(ADDRESS, address)
             .envs(more.iter().copied())
             .stdin(Stdio::piped())
@@ -73,7 +73,7 @@ impl Drop for Other {
 }
 
 #[test]
-fn obey_if_told_to() {
+fn obey_if_requested() {
     let Ok(address) = std::env::var(ADDRESS) else {
         return;
     };

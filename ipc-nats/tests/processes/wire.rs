@@ -1,5 +1,5 @@
-//! A wire to a server that hands bytes on until a message goes to the work queue, or a record is
-//! written, and none from then on.
+//! A wire to a server. It forwards bytes until a message goes to the work queue, or a record is
+//! written, and none after that.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,16 +9,16 @@ use std::thread;
 
 use ipc_nats::testing::TestServer;
 
-/// Which message is the last.
+/// The last message that is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum To {
     Work,
     Places,
-    /// That which makes the first stream of a queue.
+    /// The message that creates the first stream of a queue.
     NewStream,
 }
 
-/// Whether the server still gets that message.
+/// Tells whether the server still gets that message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     Before,
@@ -36,7 +36,7 @@ impl Wire {
         let port = listener.local_addr().expect("it is bound").port();
         let is_cut = Arc::new(AtomicBool::new(false));
         let (host, known) = (server.host(), Arc::clone(&is_cut));
-        // Ends with the process.
+        // The thread ends with the process.
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 let Ok(server) = TcpStream::connect(&host) else {
@@ -63,7 +63,7 @@ impl Wire {
     }
 }
 
-/// Until either end is gone: then the other goes, too.
+/// Forwards until either end is gone, then closes the other.
 fn carry(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool, cut: Option<(To, Cut)>) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(len @ 1..) = from.read(&mut buffer) {
@@ -72,7 +72,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, is_cut: &AtomicBool, cut: Optio
         let cuts = cut.is_some_and(|(to, _)| !was_cut && goes(to, bytes));
         let cut = cut.map(|(_, cut)| cut);
         if cuts && cut == Some(Cut::After) {
-            // Before it is seen, or it would be confirmed.
+            // Set before the server can see the message, or it would be confirmed.
             is_cut.store(true, Ordering::SeqCst);
         }
         let is_lost = was_cut || (cuts && cut == Some(Cut::Before));

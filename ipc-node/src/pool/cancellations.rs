@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_knows_what_was_said_before_it_came_and_after() {
+    fn a_worker_knows_cancellations_from_before_and_after_its_start() {
         let cancellations = Cancellations::default();
         cancellations.unwanted(1);
         let (reads, writes) = io::pipe().unwrap();
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_a_worker_that_does_not_read_and_it_learns_everything_later() {
+    fn the_pool_does_not_wait_for_a_worker_that_does_not_read() {
         const MANY: u64 = 100_000; // more than fits into a pipe
         let cancellations = Cancellations::default();
         let (reads, writes) = io::pipe().unwrap();

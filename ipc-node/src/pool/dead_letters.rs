@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_is_put_back_has_its_place_and_its_id_again() {
+    fn a_returned_letter_keeps_its_place_and_id() {
         let list = DeadLetterList::new(DeadLetterLimit::default());
         for payload in [b"a", b"b", b"c"] {
             list.add(letter(payload));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_under_another_number_is_otherwise_the_same() {
+    fn a_renumbered_job_is_otherwise_unchanged() {
         let job = Job {
             ticket: 300,
             handler: "square",

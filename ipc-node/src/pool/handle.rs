@@ -44,7 +44,7 @@ impl PoolHandle {
     /// Ends the pool as [`Pool::shutdown`] does, and waits until it has ended.
     ///
     /// # Errors
-    /// As [`Pool::shutdown`].
+    /// Those of [`Pool::shutdown`].
     pub fn shutdown(&self) -> Result<(), PoolError> {
         self.close()?;
         self.wait()
@@ -53,7 +53,7 @@ impl PoolHandle {
     /// Begins to end the pool, as [`Pool::close`] does.
     ///
     /// # Errors
-    /// As [`Pool::close`].
+    /// Those of [`Pool::close`].
     pub fn close(&self) -> Result<(), ControlError> {
         self.shared.close()
     }
@@ -68,7 +68,7 @@ impl PoolHandle {
     /// Waits until the pool has ended.
     ///
     /// # Errors
-    /// As [`Pool::wait`].
+    /// Those of [`Pool::wait`].
     pub fn wait(&self) -> Result<(), PoolError> {
         self.shared.wait_until_over();
         end_of(&self.shared)

@@ -52,12 +52,13 @@ impl Letters {
         if !shared.state().orphans.is_empty() {
             return Some(last + SOON);
         }
-        // One look after the last job: a program that waits for each of its jobs need not wake the
-        // supervisor for the next one.
+        // One more look after the last job: then a program that waits for each of its jobs need not
+        // wake the supervisor for the next one.
         let will_look = |is_idle: bool| !is_idle || !shared.tickets.lock().is_empty();
         let mut looks = will_look(self.is_idle);
         if !looks {
-            // First said, then looked once more: who submits does it the other way round.
+            // First set the flag, then look once more. A submitter does it in the opposite order,
+            // so one of the two notices.
             shared.set_dozing(true);
             looks = will_look(true);
         }

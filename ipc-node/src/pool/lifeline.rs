@@ -29,7 +29,8 @@ use super::wire::WorkerConfig;
 
 /// Longer than the removal of a pool's queues takes.
 const REMOVAL: Duration = Duration::from_secs(5);
-/// The time by which the end of the pipe may follow the queue error that the pool's end caused.
+/// The end of a pool first causes a queue error in its worker, and then the end of the pipe. This
+/// is the longest time between the two.
 const LAST_LOOK: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -40,8 +41,8 @@ static GROUP: LazyLock<Pid> = LazyLock::new(getpgrp);
 /// When the pool is gone, kills this process and everything it started. Also removes the queues, if
 /// the pool was its own.
 ///
-/// Programs that the worker starts get another standard input, because they would read cancellations from
-/// this one.
+/// Programs that the worker starts get another standard input, because they would read
+/// cancellations from this one.
 pub(super) fn end_with_the_pool(config: WorkerConfig) -> io::Result<Arc<Inbox<PipeReader>>> {
     LazyLock::force(&GROUP);
     // Decides only how long to wait. The lock shows whether the pool is gone.

@@ -25,7 +25,7 @@ struct Source<'p, Inputs: Iterator> {
     /// An input that was taken, but for which the job queue had no room.
     waiting: Option<Inputs::Item>,
     in_flight: usize,
-    /// `true` if no more inputs are to be taken.
+    /// `true` if no more inputs may be taken.
     is_over: bool,
 }
 
@@ -78,7 +78,7 @@ impl Pool {
     /// Returns the answers of the handler `name` to each input, in the order in which they arrive.
     /// Each has the input's position, counted from zero.
     ///
-    /// Otherwise as [`map`](Self::map).
+    /// In all other respects like [`map`](Self::map).
     pub fn map_unordered<I: Serialize, O: DeserializeOwned>(
         &self,
         name: &str,

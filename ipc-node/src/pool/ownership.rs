@@ -95,8 +95,8 @@ impl Ownership {
     }
 }
 
-/// Removes what is left of the pool at `address`, if its process is gone. Returns `false` if nothing
-/// is left.
+/// Removes what is left of the pool at `address`, if its process is gone. Returns `false` if
+/// nothing is left.
 ///
 /// # Errors
 /// [`PoolError::Taken`] if the process is not gone, and [`PoolError::Control`] if something cannot
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_that_nobody_chose_are_default_names() {
+    fn only_generated_names_are_default_names() {
         assert!(is_default_name(&default_name()));
         for chosen in [
             "pool-guests-12",

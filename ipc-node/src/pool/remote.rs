@@ -143,12 +143,12 @@ impl Pool {
         Ok(())
     }
 
-    /// Runs the job of one request and replies. Where that fails, the request returns to its queue.
+    /// Runs the job of one request and replies. If that fails, the request returns to its queue.
     fn run(&self, request: Request<RemoteJob, Vec<u8>>) {
         let job = request.data();
         let ticket = match self.submit_encoded(&job.handler, &job.input) {
             Ok(ticket) => ticket,
-            // Dropped: for the next pool.
+            // Dropping the request returns it for the next pool.
             Err(PoolError::Ended { .. }) => return,
             Err(error) => return told(request.fail(&error.to_string())),
         };
@@ -232,7 +232,7 @@ impl PoolClient {
         self.submit_with(name, input, SendOptions::new())
     }
 
-    /// As [`submit`](Self::submit), with a waiting time, a priority and so on for the request.
+    /// Like [`submit`](Self::submit), with a waiting time, a priority and so on for the request.
     ///
     /// # Errors
     /// [`RemoteJobError`].
@@ -254,7 +254,7 @@ impl PoolClient {
 }
 
 impl<O: DeserializeOwned> RemoteTicket<O> {
-    /// Waits for the answer, without a limit: also for a pool that is not started yet.
+    /// Waits for the answer without a limit, even for a pool that is not started yet.
     ///
     /// # Errors
     /// [`RequestError::Failed`] with the reason that the pool gives.
@@ -265,12 +265,12 @@ impl<O: DeserializeOwned> RemoteTicket<O> {
     /// Waits for the answer, for at most `timeout`.
     ///
     /// # Errors
-    /// [`RequestError::TimedOut`]; otherwise as [`wait`](Self::wait).
+    /// [`RequestError::TimedOut`]; otherwise those of [`wait`](Self::wait).
     pub fn wait_timeout(self, timeout: Duration) -> Result<O, RemoteJobError> {
         Ok(codec::decode(&self.reply.wait_timeout(timeout)?)?)
     }
 
-    /// Whether the answer has come, or cannot come any more.
+    /// Returns `true` if the answer has come, or cannot come any more.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.reply.is_ready()

@@ -50,7 +50,7 @@ impl Pool {
     /// dropped.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit).
+    /// Those of [`submit`](Self::submit).
     pub fn request<R: Request>(&self, request: &R) -> Result<Ticket<R::Reply>, PoolError> {
         match request.begin_within() {
             None => self.submit(R::HANDLER, request),

@@ -3,7 +3,7 @@
 //! A worker that dies over a job is replaced at once: the job is the likely cause, and its attempts
 //! are limited. A worker that dies without a job, or never becomes ready, is replaced after a
 //! pause, which doubles each time. When that happens too often within a time, the pool gives up,
-//! because it would go on for ever.
+//! because it would go on forever.
 //!
 //! Reads no clock.
 
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_begin_anew_when_all_is_well() {
+    fn pauses_double_up_to_the_longest_and_restart_after_success() {
         let (mut restarts, start) = (restarts(100), Instant::now());
         let mut pauses = [1, 2, 4, 5, 5].map(|s| Some(s * SECOND)).into_iter();
         for _ in 0..5 {
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_deaths_are_too_many_only_within_a_while() {
+    fn too_many_deaths_count_only_within_the_period() {
         let (mut often, start) = (restarts(3), Instant::now());
         assert!(often.died_idle(start).is_some());
         assert!(often.died_idle(start + SECOND).is_some());

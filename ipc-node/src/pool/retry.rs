@@ -71,7 +71,7 @@ impl RetryPolicy {
         self
     }
 
-    /// As [`errors`](Self::errors), for panics. Default 1, at most 200.
+    /// Like [`errors`](Self::errors), for panics. Default 1, at most 200.
     pub fn panics(mut self, attempts: u8) -> Self {
         self.attempts.panics = attempts.clamp(1, MOST);
         self

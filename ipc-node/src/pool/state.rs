@@ -207,7 +207,7 @@ impl Shared {
         }
     }
 
-    /// Says whether the supervisor will look for dead letters only if it is woken.
+    /// Records whether the supervisor will look for dead letters only if it is woken.
     pub(super) fn set_dozing(&self, is_idle: bool) {
         self.is_idle.store(is_idle, Ordering::SeqCst);
     }

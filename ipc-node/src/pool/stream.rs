@@ -31,7 +31,8 @@ impl Pool {
     /// returns its events, perhaps even before this call returns.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), and [`PoolError::Send`] if there is no room within `wait`.
+    /// Those of [`submit`](Self::submit), and [`PoolError::Send`] if there is no room within
+    /// `wait`.
     ///
     /// # Examples
     /// ```no_run
@@ -63,11 +64,11 @@ impl Pool {
         self.submit_streamed_with(name, input, wait, |_| ())
     }
 
-    /// As [`submit_streamed`](Self::submit_streamed), but calls `sending` with the job's number
+    /// Like [`submit_streamed`](Self::submit_streamed), but calls `sending` with the job's number
     /// just before the job is sent: a program's own table can know it before any event comes.
     ///
     /// # Errors
-    /// As [`submit_streamed`](Self::submit_streamed). The number is void then.
+    /// Those of [`submit_streamed`](Self::submit_streamed). The number is then never used.
     pub fn submit_streamed_with<I: Serialize>(
         &self,
         name: &str,

@@ -104,7 +104,7 @@ impl Pool {
     /// Submits a job; waits until `deadline` while the queue is full.
     ///
     /// # Errors
-    /// As [`submit_timeout`](Self::submit_timeout).
+    /// Those of [`submit_timeout`](Self::submit_timeout).
     pub fn submit_deadline<I: Serialize, O>(
         &self,
         name: &str,
@@ -118,7 +118,7 @@ impl Pool {
     /// then [`JobError::Expired`](super::JobError::Expired).
     ///
     /// # Errors
-    /// As [`submit`](Self::submit).
+    /// Those of [`submit`](Self::submit).
     pub fn submit_expiring<I: Serialize, O>(
         &self,
         name: &str,
@@ -133,7 +133,7 @@ impl Pool {
     /// for that room as specified.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), and [`PoolError::System`] with the error of `fill`. Then
+    /// Those of [`submit`](Self::submit), and [`PoolError::System`] with the error of `fill`. Then
     /// nothing was submitted.
     pub fn submit_with<I: Serialize, O>(
         &self,
@@ -289,7 +289,7 @@ impl Pool {
     /// it now. Returns `Ok(None)` if there is no such letter any more.
     ///
     /// # Errors
-    /// As [`try_submit`](Self::try_submit). The letter then stays.
+    /// Those of [`try_submit`](Self::try_submit). The letter then stays.
     pub fn requeue_dead_letter<O>(&self, id: DeadLetterId) -> Result<Option<Ticket<O>>, PoolError> {
         let Some(letter) = self.shared.dead_letters.take(id) else {
             return Ok(None);

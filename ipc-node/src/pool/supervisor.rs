@@ -1,4 +1,5 @@
-//! The thread that owns the workers. It starts them, cancellations their ends, and decides what follows.
+//! The thread that owns the workers. It starts them, notices when they end, and decides what
+//! follows.
 //!
 //! It sleeps in `poll` on the workers' pidfds, on a pipe through which other threads wake it, and
 //! on one that SIGTERM writes to. It also wakes at the next due time, if there is one. It is one
@@ -282,7 +283,7 @@ impl Supervisor {
                 .and_then(|most| Some((body.resident_bytes()?, most)))
                 .filter(|(used, most)| used > most);
             let why = match (running, limits.job, too_large) {
-                _ if is_condemned => "it was told to be, by `Pool::kill_worker`".to_owned(),
+                _ if is_condemned => "`Pool::kill_worker` was called for it".to_owned(),
                 _ if slow_start => format!("it was not ready within {:?}", limits.startup),
                 (Some(job), Some(most), _) if job.time(now) >= most => {
                     self.shared.cancellations.unwanted(job.ticket);

@@ -98,7 +98,7 @@ pub(super) enum What {
         attempt: u8,
         answer: Result<Blob, String>,
     },
-    /// The attempt failed, and the job is to be tried again.
+    /// The attempt failed, and the job must be tried again.
     Retries {
         ticket: u64,
         attempt: u8,
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_survives_its_text() {
+    fn a_worker_config_round_trips_through_its_text() {
         let config = config("unix:/a folder/pool");
         assert_eq!(WorkerConfig::from_text(&config.to_text()), Some(config));
         assert_eq!(WorkerConfig::from_text("7 0 0 worker-1"), None);
@@ -239,14 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn queues_are_beside_each_other_whatever_the_address() {
+    fn a_pools_queues_are_beside_each_other_at_every_address() {
         assert_eq!(config("shm:a/pool").jobs(), "shm:a/pool.jobs");
         let nats = config("nats://host:4222/pool?replicas=3");
         assert_eq!(nats.answers(), "nats://host:4222/pool.answers?replicas=3");
     }
 
     #[test]
-    fn bytes_that_are_encoded_together_are_encoded_as_those_one_by_one() {
+    fn bytes_encoded_in_one_piece_equal_bytes_encoded_one_by_one() {
         let bytes = vec![0, 127, 128, 255];
         let together = codec::encode(&Blob(bytes.clone())).unwrap();
         assert_eq!(together, codec::encode(&bytes).unwrap());
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_as_long_as_is_said_and_never_longer_than_its_room() {
+    fn content_has_the_recorded_length_and_never_exceeds_its_room() {
         assert_eq!(content(b""), Some(&b""[..]));
         assert_eq!(content(b"abc\x02\0\0\0"), Some(&b"ab"[..]));
         assert_eq!(content(b"abc\x04\0\0\0"), None);

@@ -164,7 +164,7 @@ impl Handlers {
         }
     }
 
-    /// As [`work_if_worker`](Self::work_if_worker), but also returns in a worker when its work is
+    /// Like [`work_if_worker`](Self::work_if_worker), but also returns in a worker when its work is
     /// done, with the exit code for the process. Returns `None` if this is not a worker.
     ///
     /// For programs that have something to do at their end, such as an interpreter's `atexit`. End

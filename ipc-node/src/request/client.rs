@@ -1,4 +1,4 @@
-//! The side that asks.
+//! The client: sends requests and takes replies.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -19,7 +19,8 @@ use super::{FAILED, OpenError, REPLY_TO, REQUEST, RequestError, place};
 
 /// Sends requests of type `Q` and receives replies of type `R`. For any number of threads.
 ///
-/// Has a thread that takes replies, and a queue for them, which is removed when the client is dropped.
+/// Has a thread that takes replies, and a queue for them, which is removed when the client is
+/// dropped.
 #[derive(Debug)]
 pub struct Client<Q, R> {
     requests: Queue<Q>,
@@ -33,7 +34,7 @@ pub struct Client<Q, R> {
     reply: PhantomData<fn() -> R>,
 }
 
-/// A request whose reply was not taken yet. Dropped, the reply is not waited for.
+/// A request whose reply was not taken yet. Dropping it ends the wait for the reply.
 #[derive(Debug)]
 #[must_use = "the reply is dropped with it"]
 pub struct PendingReply<R> {
@@ -57,7 +58,7 @@ struct Waiting(Mutex<Requests>);
 #[derive(Debug, Default)]
 struct Requests {
     open: HashMap<u64, flume::Sender<Answer>>,
-    /// No reply can come any more, and why.
+    /// Set when no reply can come any more: the reason.
     over: Option<String>,
 }
 
@@ -68,7 +69,7 @@ impl Waiting {
 }
 
 impl<Q: Serialize + DeserializeOwned, R: DeserializeOwned> Client<Q, R> {
-    /// Opens the queue of requests at `address`, or creates it with default settings, and makes a
+    /// Opens the queue of requests at `address`, or creates it with default settings, and creates a
     /// queue for replies beside it.
     ///
     /// # Errors
@@ -77,11 +78,11 @@ impl<Q: Serialize + DeserializeOwned, R: DeserializeOwned> Client<Q, R> {
         Self::open_with(address, &QueueOptions::new())
     }
 
-    /// As [`open`](Self::open), with options for the queue of requests. The queue for replies has the
-    /// same limits.
+    /// Like [`open`](Self::open), with options for the queue of requests. The queue for replies has
+    /// the same limits.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     pub fn open_with(address: impl ToAddress, options: &QueueOptions) -> Result<Self, OpenError> {
         let address = address.to_address()?;
         let requests: Queue<Q> = options.open(&address)?;
@@ -124,7 +125,7 @@ impl<Q: Serialize + DeserializeOwned, R: DeserializeOwned> Client<Q, R> {
     /// Sends a request and waits for its reply for at most `timeout`, sending included.
     ///
     /// # Errors
-    /// [`RequestError::TimedOut`]; otherwise as [`call`](Self::call).
+    /// [`RequestError::TimedOut`]; otherwise those of [`call`](Self::call).
     pub fn call_timeout(&self, request: &Q, timeout: Duration) -> Result<R, RequestError> {
         let started = Instant::now();
         let options = SendOptions::new().timeout(timeout);
@@ -132,7 +133,7 @@ impl<Q: Serialize + DeserializeOwned, R: DeserializeOwned> Client<Q, R> {
         pending.wait_timeout(timeout.saturating_sub(started.elapsed()))
     }
 
-    /// Sends a request, waiting while the queue is full, and returns what stands for its reply.
+    /// Sends a request, waiting while the queue is full, and returns its pending reply.
     ///
     /// # Errors
     /// [`RequestError::NotSent`], or [`RequestError::Over`] if no reply could come.
@@ -140,11 +141,11 @@ impl<Q: Serialize + DeserializeOwned, R: DeserializeOwned> Client<Q, R> {
         self.send_with(request, SendOptions::new().wait(Wait::Forever))
     }
 
-    /// As [`send`](Self::send), with a priority, a time to live, a waiting time and so on. Headers
-    /// that begin with `ipc-` are replaced.
+    /// Like [`send`](Self::send), with a priority, a time to live, a waiting time and so on.
+    /// Headers that begin with `ipc-` are replaced.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// Those of [`send`](Self::send).
     pub fn send_with(
         &self,
         request: &Q,
@@ -177,7 +178,7 @@ impl<Q: Serialize + DeserializeOwned, R: DeserializeOwned> Client<Q, R> {
         Ok(pending)
     }
 
-    /// The queue of requests: for its statistics, for closing it, and so on.
+    /// Returns the queue of requests, for its statistics, for closing it, and so on.
     #[must_use]
     pub fn queue(&self) -> &Queue<Q> {
         &self.requests
@@ -186,7 +187,7 @@ impl<Q: Serialize + DeserializeOwned, R: DeserializeOwned> Client<Q, R> {
 
 impl<Q, R> Drop for Client<Q, R> {
     fn drop(&mut self) {
-        // Wakes the thread, also if the queue was removed or can't be closed any more.
+        // Wakes the thread, even if the queue was removed or can't be closed any more.
         let _ = self.replies.close();
         let _ = remove(&self.reply_to);
         if let Some(thread) = self.thread.take() {
@@ -210,7 +211,7 @@ fn take_replies(receiver: &ipc_queue::ByteReceiver, waiting: &Waiting) {
                 let whole = delivery.check_whole().is_ok();
                 let _ = delivery.ack();
                 if let (Some(number), true) = (number.map(u64::from_le_bytes), whole) {
-                    // A second reply, or one that is not waited for, has no entry.
+                    // A second reply, or one for which no thread waits, has no entry.
                     let answered = waiting.lock().open.remove(&number);
                     answered.map(|sender| sender.send(answer));
                 }
@@ -221,7 +222,7 @@ fn take_replies(receiver: &ipc_queue::ByteReceiver, waiting: &Waiting) {
     };
     let mut requests = waiting.lock();
     requests.over = Some(reason_of(&end));
-    // Dropped, each sender ends the wait of its request.
+    // Dropping a sender ends the wait of its request.
     requests.open.clear();
 }
 
@@ -236,7 +237,7 @@ impl<R: DeserializeOwned> PendingReply<R> {
     /// Waits for the reply, as long as it takes.
     ///
     /// # Errors
-    /// As [`Client::call`].
+    /// Those of [`Client::call`].
     pub fn wait(self) -> Result<R, RequestError> {
         let answer = self.answered.recv();
         self.read(answer.map_err(|_| self.over()))
@@ -245,7 +246,7 @@ impl<R: DeserializeOwned> PendingReply<R> {
     /// Waits for the reply for at most `timeout`.
     ///
     /// # Errors
-    /// [`RequestError::TimedOut`]; otherwise as [`Client::call`].
+    /// [`RequestError::TimedOut`]; otherwise those of [`Client::call`].
     pub fn wait_timeout(self, timeout: Duration) -> Result<R, RequestError> {
         let answer = self.answered.recv_timeout(timeout);
         self.read(answer.map_err(|error| match error {
@@ -260,13 +261,13 @@ impl<R: DeserializeOwned> PendingReply<R> {
     /// Waits for the reply without blocking the thread, under any executor.
     ///
     /// # Errors
-    /// As [`Client::call`].
+    /// Those of [`Client::call`].
     pub async fn wait_async(self) -> Result<R, RequestError> {
         let answer = self.answered.recv_async().await;
         self.read(answer.map_err(|_| self.over()))
     }
 
-    /// Whether the reply has come, or cannot come any more.
+    /// Returns `true` if the reply has come, or cannot come any more.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         !self.answered.is_empty() || self.answered.is_disconnected()

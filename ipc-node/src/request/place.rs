@@ -1,4 +1,4 @@
-//! Where a client's queue for replies is, and which of such queues are orphans.
+//! The places of clients' queues for replies, and the removal of orphaned ones.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use super::{OpenError, unsupported};
 
 const PREFIX: &str = "reply-";
 
-/// The address of a new queue for the replies to a client of `requests`.
+/// Returns the address of a new queue for the replies to a client of `requests`.
 pub(super) fn of_client(address: &Address, requests: &dyn Transport) -> Result<Address, OpenError> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = requests.id();
@@ -79,8 +79,8 @@ pub(super) fn remove_orphans(address: &Address, requests: &dyn Transport) {
     let Ok(namespace) = Namespace::new(namespace.as_str()) else {
         return;
     };
-    // First the names: a client joins the queue of requests before it makes its own queue, so each
-    // name in this list has its member in the table, if that lives.
+    // List the names first: a client joins the queue of requests before it creates its own queue.
+    // So the member of each name in this list is in the table, if it is alive.
     let names = ShmQueue::list(&namespace).unwrap_or_default();
     let Ok(inspector) = Inspector::open(&namespace, name) else {
         return;
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reply_queues_name_gives_its_clients_membership_back() {
+    fn a_reply_queues_name_contains_its_clients_membership() {
         let member = Member {
             index: 7,
             epoch: u64::MAX >> 3,

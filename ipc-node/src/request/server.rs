@@ -1,4 +1,4 @@
-//! The side that answers.
+//! The server: receives requests and sends replies.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -42,7 +42,7 @@ struct Clients {
     open: Mutex<HashMap<String, ByteQueue>>,
 }
 
-/// How many queues for replies are kept open.
+/// The number of queues for replies that are kept open.
 const MOST_OPEN: usize = 64;
 /// How long a server waits for room in a client's queue. The client's thread takes replies at once,
 /// unless its process is stopped.
@@ -57,7 +57,7 @@ impl<Q: Serialize + DeserializeOwned, R: Serialize> Server<Q, R> {
         Self::open_with(address, &QueueOptions::new())
     }
 
-    /// As [`open`](Self::open), with options for the queue of requests.
+    /// Like [`open`](Self::open), with options for the queue of requests.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -82,8 +82,8 @@ impl<Q: Serialize + DeserializeOwned, R: Serialize> Server<Q, R> {
     /// Blocks until there is a request, and returns it.
     ///
     /// # Errors
-    /// As [`Receiver::recv`]. A request that is not a `Q` returns to the queue, and is an error of one
-    /// message: see [`RecvError::is_of_one_message`].
+    /// Those of [`Receiver::recv`]. A request that is not a `Q` returns to the queue, and is an
+    /// error of one message: see [`RecvError::is_of_one_message`].
     pub fn recv(&self) -> Result<Request<Q, R>, RecvError> {
         Ok(self.request(self.receiver.recv()?.into_owned()))
     }
@@ -91,7 +91,7 @@ impl<Q: Serialize + DeserializeOwned, R: Serialize> Server<Q, R> {
     /// Blocks until there is a request, for at most `timeout`.
     ///
     /// # Errors
-    /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise as [`recv`](Self::recv).
+    /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise those of [`recv`](Self::recv).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Request<Q, R>, RecvTimeoutError> {
         Ok(self.request(self.receiver.recv_timeout(timeout)?.into_owned()))
     }
@@ -101,8 +101,8 @@ impl<Q: Serialize + DeserializeOwned, R: Serialize> Server<Q, R> {
     /// [`RequestError::Failed`](super::RequestError::Failed).
     ///
     /// # Errors
-    /// [`RecvError`], except that a closed and drained queue is `Ok`. A reply that cannot be sent is
-    /// logged through `tracing`, and its request is served again.
+    /// [`RecvError`], except that a closed and drained queue is `Ok`. A reply that cannot be sent
+    /// is logged through `tracing`, and its request is served again.
     pub fn serve<E: fmt::Display>(
         &self,
         mut handler: impl FnMut(&Q) -> Result<R, E>,
@@ -127,7 +127,7 @@ impl<Q: Serialize + DeserializeOwned, R: Serialize> Server<Q, R> {
         }
     }
 
-    /// The queue of requests: for its statistics, for closing it, and so on.
+    /// Returns the queue of requests, for its statistics, for closing it, and so on.
     #[must_use]
     pub fn queue(&self) -> &Queue<Q> {
         &self.requests
@@ -178,8 +178,8 @@ impl<Q, R: Serialize> Request<Q, R> {
         self.delivery.headers()
     }
 
-    /// Sends the reply, then acknowledges the request. If the client is gone, the reply is dropped and
-    /// the request is acknowledged.
+    /// Sends the reply, then acknowledges the request. If the client is gone, the reply is dropped
+    /// and the request is acknowledged.
     ///
     /// # Errors
     /// [`ReplyError`]. If the reply was not sent, the request returns to the queue.
@@ -193,7 +193,7 @@ impl<Q, R: Serialize> Request<Q, R> {
     /// Tells the client why there is no reply, then acknowledges the request.
     ///
     /// # Errors
-    /// As [`reply`](Self::reply).
+    /// Those of [`reply`](Self::reply).
     pub fn fail(self, reason: &str) -> Result<(), ReplyError> {
         const MOST_BYTES: usize = 1000;
         let reason = ipc_proto::shortened(reason, MOST_BYTES);
@@ -236,7 +236,8 @@ impl Clients {
         }
     }
 
-    /// Whether a full queue is that of a client that was killed. Then it is removed.
+    /// Returns `true` if a full queue belongs to a client that was killed. The queue is then
+    /// removed.
     fn was_orphan(&self, queue: &ByteQueue, error: &SendTimeoutError) -> bool {
         if !error.is_timeout() {
             return false;
@@ -245,7 +246,7 @@ impl Clients {
         queue.is_closed().is_err()
     }
 
-    /// The queue for the replies to a client; `None` if the client is gone.
+    /// Returns the queue for the replies to a client; `None` if the client is gone.
     fn queue(&self, reply_to: &str) -> Result<Option<ByteQueue>, ReplyError> {
         if let Some(queue) = self.lock().get(reply_to) {
             return Ok(Some(queue.clone()));
@@ -266,7 +267,7 @@ impl Clients {
     }
 }
 
-/// Whether the client's queue is closed or gone, so that nobody waits for the reply.
+/// Returns `true` if the client's queue is closed or gone, so that no caller waits for the reply.
 fn is_gone(error: &SendTimeoutError) -> bool {
     matches!(
         error.failure(),

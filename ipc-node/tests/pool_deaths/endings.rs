@@ -1,4 +1,4 @@
-//! How jobs end when workers, guests or the pool do.
+//! How jobs end when workers, remote workers or the pool end.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn shutdown_replaces_workers_that_reach_their_number_of_jobs_while_jobs_are_left
 }
 
 #[test]
-fn shutdown_by_message_also_does_all_jobs_before_it_is_well() {
+fn shutdown_by_message_also_finishes_all_jobs() {
     let pool = pool(3).max_jobs(1).start().unwrap();
     let tickets: Vec<Ticket<u64>> = (0..9_u64)
         .map(|n| pool.submit("square", &n).unwrap())
@@ -52,7 +52,7 @@ fn shutdown_is_an_error_when_a_ticket_ended_unanswered() {
 }
 
 #[test]
-fn shutdown_is_an_error_when_somebody_purged_a_job() {
+fn shutdown_is_an_error_when_a_job_was_purged() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stays").display().to_string();
     let pool = pool(1).start().unwrap();
@@ -72,7 +72,7 @@ fn shutdown_is_an_error_when_somebody_purged_a_job() {
 }
 
 #[test]
-fn a_pool_that_ended_still_says_what_it_did_and_why_it_ended() {
+fn an_ended_pool_still_reports_its_work_and_its_reason() {
     let pool = pool(1).start().unwrap();
     let ticket: Ticket<u64> = pool.submit("square", &3_u64).unwrap();
     assert_eq!(wait(ticket), Ok(9));
@@ -80,12 +80,12 @@ fn a_pool_that_ended_still_says_what_it_did_and_why_it_ended() {
     let status = pool.status().unwrap();
     assert_eq!((status.waiting, status.ended.is_some()), (0, true));
     assert_eq!(pool.stats().unwrap().0.acked, 1);
-    // Closed it is, though its queue is gone.
+    // It counts as closed, although its queue is gone.
     pool.close().unwrap();
     pool.shutdown().unwrap();
 }
 
-/// A pool whose own worker is at a job, so that the next one goes to a guest.
+/// A pool whose own worker is busy, so that the next job goes to a remote worker.
 struct BusyPool {
     folder: tempfile::TempDir,
     pool: Pool,
@@ -125,7 +125,7 @@ impl BusyPool {
 }
 
 #[test]
-fn a_job_over_which_a_guest_died_is_crashed_over_shared_memory_and_over_sockets() {
+fn a_job_whose_remote_worker_died_is_crashed_over_shared_memory_and_sockets() {
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}/pool", folder.path().display());
     for builder in [pool(1), pool(1).at(&socket)] {
@@ -154,7 +154,7 @@ fn a_job_over_which_a_guest_died_is_crashed_over_shared_memory_and_over_sockets(
 }
 
 #[test]
-fn guests_are_replaced_after_their_number_of_jobs() {
+fn remote_workers_are_replaced_after_their_number_of_jobs() {
     let busy = BusyPool::start(pool(1), 1);
     for n in 0..3_u64 {
         let ticket: Ticket<u64> = busy.pool.submit("square", &n).unwrap();

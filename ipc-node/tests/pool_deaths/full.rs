@@ -49,7 +49,7 @@ fn large_crashed_jobs_take_no_memory_of_the_queue() {
 }
 
 #[test]
-fn a_blocked_submit_goes_on_when_crashed_jobs_have_left_the_queue() {
+fn a_blocked_submit_continues_when_crashed_jobs_leave_the_queue() {
     let pool = pool(1).capacity(2).attempt_limit(1).start().unwrap();
     let tickets: Vec<Ticket<()>> = (0..8)
         .map(|_| pool.submit_timeout("die", &b""[..], PATIENCE).unwrap())
@@ -64,7 +64,7 @@ fn a_blocked_submit_goes_on_when_crashed_jobs_have_left_the_queue() {
 }
 
 #[test]
-fn a_full_queue_hands_the_job_back_at_once_or_when_the_time_is_up() {
+fn a_full_queue_returns_the_job_at_once_or_after_the_timeout() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stays").display().to_string();
     let pool = pool(1).capacity(1).start().unwrap();
@@ -119,7 +119,7 @@ fn dead_letters_are_listed_requeued_and_dropped() {
 }
 
 #[test]
-fn a_dead_letter_that_finds_the_queue_full_stays_one() {
+fn a_dead_letter_stays_if_the_queue_is_full() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stays").display().to_string();
     let pool = pool(1).capacity(1).attempt_limit(1).start().unwrap();
@@ -154,7 +154,7 @@ fn the_oldest_dead_letters_are_dropped_and_counted_when_there_are_too_many() {
 }
 
 #[test]
-fn what_is_no_job_takes_no_place_of_the_queue_either() {
+fn letters_that_are_not_jobs_take_no_places_either() {
     let pool = pool(1).capacity(2).start().unwrap();
     let jobs = ipc_queue::ByteQueue::open(format!("{}.jobs", pool.address())).unwrap();
     for _ in 0..2 {
@@ -169,15 +169,16 @@ fn what_is_no_job_takes_no_place_of_the_queue_either() {
 }
 
 #[test]
-fn a_job_that_others_bury_is_answered_though_the_pool_had_nothing_to_do_before() {
-    // Takes no jobs, and never ends: only the job itself can make the pool look.
+fn a_job_buried_by_another_process_is_answered_even_by_an_idle_pool() {
+    // A worker that takes no jobs and never ends, so only the job itself can make the pool look.
     let mut command = std::process::Command::new("sleep");
     command.arg("3600");
     let builder = Pool::builder().workers(1).command(command);
     let pool = builder.startup_timeout(PATIENCE * 10).start().unwrap();
     let jobs = ipc_queue::ByteQueue::open(format!("{}.jobs", pool.address())).unwrap();
     for pause_ms in [0, 1_500] {
-        // Nothing depends on this: after it the pool looks for nothing any more, most probably.
+        // The result does not depend on this pause. After it the pool has most probably stopped
+        // looking.
         std::thread::sleep(Duration::from_millis(pause_ms));
         let ticket: Ticket<u64> = pool.submit("square", &3_u64).unwrap();
         jobs.receiver().recv().unwrap().bury().unwrap();

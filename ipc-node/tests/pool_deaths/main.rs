@@ -1,4 +1,4 @@
-//! What becomes of a pool's jobs, workers, queues and address when processes are really killed.
+//! What happens to a pool's jobs, workers, queues and address when processes are really killed.
 //!
 //! Workers are this test program again, as its test `worker`.
 

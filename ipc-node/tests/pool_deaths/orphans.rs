@@ -1,4 +1,4 @@
-//! What workers started ends with the pool, whatever ended that.
+//! Programs that workers started end with the pool, however the pool ends.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -23,12 +23,12 @@ fn children_end_with_the_pool(address: impl Fn(usize) -> Option<String>) {
 }
 
 #[test]
-fn what_workers_started_ends_with_a_killed_pool_over_shared_memory() {
+fn programs_started_by_workers_end_with_a_killed_pool_over_shared_memory() {
     children_end_with_the_pool(|_| None);
 }
 
 #[test]
-fn what_workers_started_ends_with_a_killed_pool_over_sockets() {
+fn programs_started_by_workers_end_with_a_killed_pool_over_sockets() {
     let folder = tempfile::tempdir().unwrap();
     children_end_with_the_pool(|time| Some(format!("unix:{}/{time}", folder.path().display())));
     let left = std::fs::read_dir(folder.path()).unwrap().count();
@@ -36,7 +36,7 @@ fn what_workers_started_ends_with_a_killed_pool_over_sockets() {
 }
 
 #[test]
-fn a_worker_that_ends_takes_what_it_started_along_though_its_pool_can_not() {
+fn a_worker_that_ends_kills_what_it_started_even_if_its_pool_cannot() {
     let other = OtherPool::start(None, 1, Script::Leaving);
     let child = said_in(&other.file("0.child"));
     let (worker, pool) = (said_in(&other.file("0.busy")), other.pid().cast_signed());

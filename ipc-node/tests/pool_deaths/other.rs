@@ -1,4 +1,4 @@
-//! A pool in a process of its own, which is killed.
+//! A pool in a separate process, which is killed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,20 +17,20 @@ const ADDRESS: &str = "POOL_TEST_ADDRESS";
 const WORKERS: &str = "POOL_TEST_WORKERS";
 const SCRIPT: &str = "POOL_TEST_SCRIPT";
 
-/// What the process does with its pool. It never ends by itself, unless it can't have one.
+/// What the process does with its pool. It never ends by itself, unless it can't create the pool.
 #[derive(Clone, Copy, Debug)]
 pub enum Script {
-    /// Has every worker start a program and go on.
+    /// Lets every worker start a program and continue.
     Children,
-    /// Has every worker stay at a job, and as many jobs wait.
+    /// Keeps every worker busy with a job, while as many jobs wait.
     Busy,
     /// Nothing.
     Idle,
-    /// Has its worker start a program, stay at a job, and end after it.
+    /// Lets its worker start a program, keep a job, and end after it.
     Leaving,
 }
 
-/// The process, and what it reports of itself in a folder.
+/// The process, and the folder for its reports.
 pub struct OtherPool {
     pub folder: TempDir,
     process: Child,
@@ -157,7 +157,7 @@ impl OtherPool {
         self.process.wait().unwrap();
     }
 
-    /// Kills the process and its workers, none of which sees another's end.
+    /// Kills the process and its workers at once, so that none of them sees another's end.
     pub fn kill_with_workers(&mut self) {
         let workers = self.workers();
         let everybody = || {
@@ -176,7 +176,7 @@ impl OtherPool {
     }
 }
 
-/// A test that fails leaves no process behind.
+/// Even a failing test leaves no process behind.
 impl Drop for OtherPool {
     fn drop(&mut self) {
         let _ = self.process.kill();

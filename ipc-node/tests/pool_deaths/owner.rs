@@ -1,4 +1,4 @@
-//! An address has one living pool, and one that died is replaced.
+//! An address has one live pool, and a dead pool is replaced.
 
 use std::fs;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use nix::unistd::Pid;
 use crate::other::{OtherPool, Script};
 use crate::support::{PATIENCE, in_pid_namespace, is_gone, pool, said_in, until, wait};
 
-/// An address that no other test has.
+/// Returns an address that no other test uses.
 fn address(name: &str) -> String {
     format!("shm:default/deaths-{name}-{}", std::process::id())
 }
 
-/// The files of the pool at that address.
+/// Returns the files of the pool at that address.
 fn files_of(address: &str) -> Vec<String> {
     let (_, name) = address.rsplit_once('/').unwrap();
     let folder = Namespace::new("default").unwrap();
@@ -44,7 +44,7 @@ fn a_pool_restarts_at_its_address_after_it_was_killed_with_all_its_workers() {
         let kept = if what == LeftoverJobs::Keep { 6 } else { 0 };
         assert_eq!(pool.dead_letters().len(), kept);
         if what == LeftoverJobs::Run {
-            // Each of them makes its file anew, and stays until it is gone.
+            // Each of them creates its file again, and stays until it is removed.
             until("all are done", || {
                 for job in 0..6 {
                     let _ = fs::remove_file(other.file(&format!("{job}.busy")));
@@ -59,12 +59,12 @@ fn a_pool_restarts_at_its_address_after_it_was_killed_with_all_its_workers() {
 }
 
 #[test]
-fn a_pool_starts_whenever_another_was_killed_while_it_started_there() {
+fn a_pool_starts_even_if_another_was_killed_while_starting_there() {
     let address = address("starting");
     for time in 0..12 {
         let mut other = OtherPool::begin(Some(&address), 2, Script::Idle);
         said_in(&other.file("starts"));
-        // Somewhere between the lock and the first worker.
+        // At some point between the lock and the first worker.
         std::thread::sleep(Duration::from_micros(200 * time));
         other.kill();
         let pool = pool(1).at(&address).start();
@@ -83,7 +83,7 @@ fn a_pool_restarts_at_its_socket_after_it_was_killed_with_all_its_workers() {
 }
 
 #[test]
-fn what_a_killed_pool_left_can_be_removed_and_a_living_ones_can_not() {
+fn a_killed_pools_queues_can_be_removed_and_a_live_pools_cannot() {
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("unix:{}/pool", folder.path().display());
     for address in [address("removed"), socket] {
@@ -118,7 +118,7 @@ fn an_address_whose_owner_lives_is_refused_and_the_owner_is_named() {
 }
 
 #[test]
-fn the_next_pool_of_a_namespace_removes_what_a_killed_one_left() {
+fn the_next_pool_of_a_namespace_removes_leftovers_of_a_killed_pool() {
     let mut other = OtherPool::start(None, 2, Script::Busy);
     let address = format!("shm:default/pool-{}-", other.pid());
     assert_eq!(files_of(&address).len(), 3);
@@ -144,7 +144,7 @@ fn a_worker_that_outlives_its_pool_leaves_the_next_one_alone() {
 }
 
 #[test]
-fn a_pool_that_starts_in_another_pid_namespace_leaves_those_of_ours_alone() {
+fn a_pool_that_starts_in_another_pid_namespace_leaves_our_pools_alone() {
     let ours = pool(2).start().unwrap();
     let named = address("namespace");
     let at_name = pool(1).at(&named).start().unwrap();
@@ -185,7 +185,7 @@ fn a_pool_in_another_pid_namespace_is_not_taken_for_dead() {
     assert_eq!(files_of(&address).len(), 3);
     let _ = kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGKILL);
     process.wait().unwrap();
-    // Its lock went with it.
+    // The kernel released its lock.
     until("its queues are removed", || {
         does_its_work(&pool(1).start().unwrap());
         files_of(&address).is_empty()
@@ -193,7 +193,7 @@ fn a_pool_in_another_pid_namespace_is_not_taken_for_dead() {
 }
 
 #[test]
-fn a_queue_that_is_no_pools_is_not_removed_by_one_that_starts_there() {
+fn a_starting_pool_does_not_remove_a_queue_that_is_not_a_pools() {
     let address = address("foreign");
     let queue = ipc_queue::ByteQueue::open(format!("{address}.jobs")).unwrap();
     queue.sender().send(b"a message").unwrap();

@@ -1,4 +1,4 @@
-//! How often a job is tried, by how its attempts fail.
+//! The number of attempts at a job, by the way in which they fail.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,12 +10,12 @@ use tempfile::TempDir;
 
 use crate::support::{handlers, pool, runs_in, until, wait};
 
-/// Of many attempts that may end with an error, at once after another.
+/// Returns a policy with many attempts after errors, without pauses.
 fn patient() -> RetryPolicy {
     RetryPolicy::new().errors(12).backoff(Backoff::None)
 }
 
-/// A job whose attempts end as planned, and where it counts them.
+/// A job whose attempts end as planned, and the file that counts them.
 struct Planned {
     folder: TempDir,
     ticket: Ticket<u8>,
@@ -30,7 +30,7 @@ impl Planned {
         Self { folder, ticket }
     }
 
-    /// Its answer, and how often the handler ran.
+    /// Returns its answer, and how often the handler ran.
     fn end(self) -> (Result<u8, JobError>, u64) {
         let answer = wait(self.ticket);
         (answer, runs_in(&self.folder.path().join("runs")))
@@ -50,7 +50,7 @@ fn tried(policy: RetryPolicy, plan: &[&str]) -> (Result<u8, JobError>, u64) {
 }
 
 #[test]
-fn a_function_that_fails_does_not_run_twice_unasked() {
+fn a_failing_function_does_not_run_twice_by_default() {
     let pool = pool(1).start().unwrap();
     let error = Planned::submit(&pool, &["error", "ok"]).end();
     assert_eq!(error, (failed("the database is away", 1), 1));
@@ -60,13 +60,13 @@ fn a_function_that_fails_does_not_run_twice_unasked() {
 }
 
 #[test]
-fn errors_are_tried_again_until_an_attempt_succeeds() {
+fn errors_are_retried_until_an_attempt_succeeds() {
     let plan = ["error", "error", "error", "ok"];
     assert_eq!(tried(patient(), &plan), (Ok(4), 4));
 }
 
 #[test]
-fn the_last_error_is_the_answer_and_says_how_many_attempts_were_made() {
+fn the_last_error_is_the_answer_with_the_number_of_attempts() {
     let (answer, runs) = tried(patient().errors(3), &["error"; 9]);
     assert_eq!((&answer, runs), (&failed("the database is away", 3), 3));
     let text = answer.unwrap_err().to_string();
@@ -83,13 +83,13 @@ fn panics_have_a_limit_of_their_own() {
 }
 
 #[test]
-fn a_handler_says_that_trying_again_would_not_help() {
+fn a_handler_can_forbid_retries() {
     let plan = ["error", "final", "ok"];
     assert_eq!(tried(patient(), &plan), (failed("no such image", 2), 2));
 }
 
 #[test]
-fn deaths_of_workers_are_limited_by_themselves() {
+fn deaths_of_workers_have_a_separate_limit() {
     let twice = patient().crashes(2);
     let plan = ["error", "die", "error", "error", "ok"];
     assert_eq!(tried(twice.clone(), &plan), (Ok(5), 5));
@@ -108,7 +108,7 @@ fn runs_of_all_jobs(folder: &TempDir) -> u64 {
 }
 
 fn outlasts_an_outage(pool: PoolBuilder) {
-    // The outage ends after a number of attempts that the policy allows many times over.
+    // The outage ends after far fewer attempts than the policy allows.
     let policy = RetryPolicy::new().errors(200);
     let policy = policy.backoff(Backoff::Fixed(Duration::from_millis(100)));
     let pool = pool.retry(policy).start().unwrap();
@@ -142,7 +142,7 @@ fn every_job_outlasts_an_outage_behind_a_socket() {
 }
 
 #[test]
-fn a_pool_that_drains_waits_for_jobs_that_are_tried_again() {
+fn a_draining_pool_waits_for_retried_jobs() {
     let policy = patient().backoff(Backoff::Fixed(Duration::from_millis(50)));
     let pool = pool(1).retry(policy).start().unwrap();
     let jobs: Vec<_> = (0..3)
@@ -153,14 +153,14 @@ fn a_pool_that_drains_waits_for_jobs_that_are_tried_again() {
 }
 
 #[test]
-fn a_cancelled_job_is_not_tried_again() {
+fn a_cancelled_job_is_not_retried() {
     let policy = patient().backoff(Backoff::Fixed(Duration::from_millis(50)));
     let pool = pool(1).retry(policy).start().unwrap();
     let job = Planned::submit(&pool, &["error"; 12]);
     let runs = job.folder.path().join("runs");
     until("it ran", || runs_in(&runs) >= 1);
     job.ticket.cancel();
-    // Another job ends after it: it was taken, and not run.
+    // A later job has ended, so this one was taken and not run.
     pool.shutdown().unwrap();
     assert!(runs_in(&runs) < 12, "{}", runs_in(&runs));
     assert_eq!(job.end().0, Err(JobError::Cancelled));

@@ -12,7 +12,7 @@ use ipc_queue::transport::Wait;
 
 use crate::support::{PATIENCE, handlers, pool, program, said_in, until, wait};
 
-/// The events of these many answered jobs, by job.
+/// Returns the events of this many answered jobs, by job.
 fn events(pool: &Pool, answers: usize) -> HashMap<u64, Vec<JobEvent>> {
     let mut found: HashMap<u64, Vec<JobEvent>> = HashMap::new();
     let mut answered = 0;
@@ -117,7 +117,7 @@ fn a_handle_shuts_the_pool_down_while_its_owner_waits() {
     pool.wait().unwrap();
 }
 
-/// A worker that has something to do at its end. Only when a pool started it.
+/// A worker with work to do at its end. Does nothing unless a pool started it.
 #[test]
 fn worker_that_returns() {
     if let Some(code) = handlers().work_to_end() {
@@ -142,7 +142,7 @@ fn a_worker_that_returns_has_time_for_its_own_end() {
     assert!(said >= 4, "{said}");
 }
 
-/// A worker that never gets done with its end. Only when a pool started it.
+/// A worker that never finishes its end. Does nothing unless a pool started it.
 #[test]
 fn worker_that_lingers() {
     if handlers().work_to_end().is_some() {
@@ -153,7 +153,7 @@ fn worker_that_lingers() {
 }
 
 #[test]
-fn a_worker_that_never_gets_done_with_its_end_is_killed_when_draining_takes_too_long() {
+fn a_worker_that_never_finishes_ending_is_killed_at_the_drain_timeout() {
     let pool = Pool::builder()
         .workers(1)
         .drain_timeout(Duration::from_millis(300))
@@ -170,7 +170,7 @@ fn a_worker_that_never_gets_done_with_its_end_is_killed_when_draining_takes_too_
 }
 
 #[test]
-fn a_pool_whose_thread_panics_answers_its_tickets_all_the_same() {
+fn a_pool_whose_thread_panics_still_answers_its_tickets() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stays").display().to_string();
     let pool = pool(2)

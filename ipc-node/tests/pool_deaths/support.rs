@@ -1,4 +1,4 @@
-//! Handlers, pools, and waiting.
+//! Handlers, pools, and ways of waiting.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
-/// Long enough for whatever ends at all.
+/// Long enough for anything that ends at all.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn handlers() -> Handlers {
@@ -27,7 +27,7 @@ pub fn handlers() -> Handlers {
             thread::park();
         }
     });
-    // Dies until the file is there.
+    // Dies until the file exists.
     handlers.add("die unless", |file: String, _: &Context<'_>| {
         if !Path::new(&file).exists() {
             kill(Pid::this(), Signal::SIGKILL).expect("it is ours to send");
@@ -35,8 +35,8 @@ pub fn handlers() -> Handlers {
         }
         Ok::<_, String>(())
     });
-    add_those_with_children(&mut handlers);
-    // Does at each attempt what the list has at its place, and counts in the file how often it ran.
+    add_handlers_with_children(&mut handlers);
+    // Acts in each attempt as its entry of the list says, and counts its runs in the file.
     handlers.add(
         "as planned",
         |(file, plan): (String, Vec<String>), context: &Context<'_>| {
@@ -58,7 +58,7 @@ pub fn handlers() -> Handlers {
             }
         },
     );
-    // An error until the file is there; counts in another how often it ran.
+    // Fails until the file exists; counts its runs in another file.
     handlers.add("need", |(file, runs): (String, String), _: &Context<'_>| {
         count_in(Path::new(&runs));
         match Path::new(&file).exists() {
@@ -66,7 +66,7 @@ pub fn handlers() -> Handlers {
             false => Err("the database is away"),
         }
     });
-    // Reports its process's number in the file and stays until the file is gone.
+    // Writes its process number into the file and stays until the file is gone.
     handlers.add("stay", |file: String, _: &Context<'_>| {
         say_in(Path::new(&file), std::process::id());
         while Path::new(&file).exists() {
@@ -77,8 +77,8 @@ pub fn handlers() -> Handlers {
     handlers
 }
 
-fn add_those_with_children(handlers: &mut Handlers) {
-    // Starts a program that outlives it, once in each of so many workers, and returns.
+fn add_handlers_with_children(handlers: &mut Handlers) {
+    // Starts a program that outlives it, once in each of this many workers, and returns.
     handlers.add(
         "have a child",
         |(folder, workers): (String, usize), _: &Context<'_>| {
@@ -92,13 +92,13 @@ fn add_those_with_children(handlers: &mut Handlers) {
             Ok::<_, String>(())
         },
     );
-    // Leaves programs behind without a parent: one that ends at once, and one that goes on.
+    // Leaves two programs behind without a parent: one ends at once, and one continues.
     handlers.add("leave orphans", |(): (), _: &Context<'_>| {
         let mut shell = Command::new("sh");
         shell.args(["-c", "(true &) ; (sleep 1000 &)"]);
         shell.status().map(|status| status.success())
     });
-    // Starts a program that outlives it, reports that one's number and its own, and stays.
+    // Starts a program that outlives it, reports the numbers of both processes, and stays.
     handlers.add(
         "stay with a child",
         |(child, busy): (String, String), _: &Context<'_>| {
@@ -119,7 +119,7 @@ fn worker() {
     handlers().work_if_worker();
 }
 
-/// This program again, as one of its tests.
+/// Returns a command that runs this program as one of its tests.
 pub fn program(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("it has a path"));
     command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
@@ -160,12 +160,12 @@ fn count_in(file: &Path) {
     written.expect("the folder is there");
 }
 
-/// How often a handler ran that counts in this file.
+/// Returns how often the handler that counts in this file ran.
 pub fn runs_in(file: &Path) -> u64 {
     fs::metadata(file).map_or(0, |data| data.len())
 }
 
-/// The number in a file, once it is there.
+/// Returns the number in a file, once the file exists.
 pub fn said_in(file: &Path) -> i32 {
     let mut number = None;
     until("it says its number", || {
@@ -176,7 +176,7 @@ pub fn said_in(file: &Path) -> i32 {
     number.expect("just seen")
 }
 
-/// The numbers in the files of a folder whose names end so.
+/// Returns the numbers in those files of a folder whose names end with `kind`.
 pub fn numbers_in(folder: &Path, kind: &str) -> Vec<i32> {
     let entries = fs::read_dir(folder).expect("the folder is there");
     let paths = entries.flatten().map(|entry| entry.path());
@@ -184,14 +184,14 @@ pub fn numbers_in(folder: &Path, kind: &str) -> Vec<i32> {
     wanted.map(|path| said_in(&path)).collect()
 }
 
-/// Ended, though perhaps nobody has asked how.
+/// Returns `true` if the process has ended, even if it was not reaped.
 pub fn is_gone(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
-/// `None`, and a note, where PID namespaces are forbidden.
+/// Returns `None`, with a note, if PID namespaces are forbidden.
 pub fn in_pid_namespace(inner: &Command) -> Option<Command> {
     let unshare = || {
         let mut command = Command::new("unshare");

@@ -1,4 +1,4 @@
-//! A queue that does not answer control calls for a while, or any more: nothing is guessed.
+//! Queues that do not answer control calls, for a while or forever: the pool guesses nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use ipc_queue::{
 
 use crate::support::{PATIENCE, handlers, said_in, until, wait};
 
-/// A queue of this process behind a connection that may fall silent.
+/// A queue of this process behind a connection that may stop answering.
 #[derive(Debug)]
 struct Distant {
     queue: LocalQueue,
@@ -21,13 +21,13 @@ struct Distant {
     is_silent: Arc<AtomicBool>,
 }
 
-/// Queues whose control calls are answered unless the flag is raised.
+/// Queues whose control calls are answered unless the flag is set.
 #[derive(Debug)]
 struct Connection {
     is_silent: Arc<AtomicBool>,
 }
 
-/// The number of times that a queue was to be closed and did not answer.
+/// The number of calls to close a queue that were not answered.
 static NOT_CLOSED: AtomicUsize = AtomicUsize::new(0);
 
 fn ask(is_silent: &AtomicBool, name: &Name, call: ControlCall) -> Result<(), ControlError> {
@@ -119,7 +119,7 @@ impl Connector for Connection {
     }
 }
 
-/// A pool whose queues lie behind a connection of its own, and the flag that silences it.
+/// Returns a pool whose queues are behind its own connection, and the flag that silences it.
 fn distant(scheme: &str) -> (PoolBuilder, Arc<AtomicBool>) {
     let is_silent = Arc::new(AtomicBool::new(false));
     let connection = Connection {
@@ -162,7 +162,7 @@ fn shutdown_is_an_error_while_the_queue_does_not_answer() {
 }
 
 #[test]
-fn shutdown_goes_on_when_the_queue_answers_again() {
+fn shutdown_continues_when_the_queue_answers_again() {
     let (pool, is_silent) = distant("hesitant");
     let pool = pool.drain_timeout(PATIENCE).start().unwrap();
     is_silent.store(true, Ordering::SeqCst);
@@ -177,7 +177,7 @@ fn shutdown_goes_on_when_the_queue_answers_again() {
 }
 
 #[test]
-fn queues_that_can_not_be_removed_are_told_of() {
+fn queues_that_cannot_be_removed_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("stays").display().to_string();
     let (pool, is_silent) = distant("sticky");

@@ -1,4 +1,4 @@
-//! A pool that is PID 1 waits for what its workers leave behind, and for nobody else's children.
+//! A pool that is PID 1 reaps the processes that its workers leave behind, and no other children.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use ipc_node::pool::Ticket;
 
 use crate::support::{in_pid_namespace, pool, program, until, wait};
 
-/// The processes that ended and were not waited for.
+/// Returns the number of processes that ended and were not reaped.
 fn zombies() -> usize {
     let processes = fs::read_dir("/proc").unwrap().flatten();
     let stats = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
@@ -18,7 +18,7 @@ fn zombies() -> usize {
     stats.filter(is_zombie).count()
 }
 
-/// Only as PID 1.
+/// Does nothing unless it is PID 1.
 #[test]
 fn pool_as_pid_1() {
     if std::process::id() != 1 {
@@ -31,9 +31,9 @@ fn pool_as_pid_1() {
         let orphans: Ticket<bool> = pool.submit("leave orphans", &()).unwrap();
         assert_eq!(wait(orphans), Ok(true));
     }
-    // Those that have ended, while their workers go on.
+    // First those that have ended while their workers continue.
     until("adopted zombies are waited for", || zombies() == 1);
-    // Those that end with their workers.
+    // Then those that end with their workers.
     let crash: Ticket<()> = pool.submit("die", &b"".to_vec()).unwrap();
     assert!(wait(crash).is_err());
     pool.shutdown().unwrap();
@@ -42,7 +42,7 @@ fn pool_as_pid_1() {
 }
 
 #[test]
-fn a_pool_that_is_pid_1_leaves_no_zombies_and_takes_nobodys_exit_status() {
+fn a_pool_as_pid_1_leaves_no_zombies_and_takes_no_foreign_exit_status() {
     let Some(mut command) = in_pid_namespace(&program("zombies::pool_as_pid_1")) else {
         return;
     };

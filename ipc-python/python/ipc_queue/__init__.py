@@ -5,7 +5,7 @@
     jobs = ipc.Queue("shm:jobs")
     jobs.put({"path": "a.jpg"})
     for job in jobs:
-        with job:  # acknowledged at the end, given back at an exception
+        with job:  # acknowledged at the end, returned to the queue on an exception
             print(job.data)
 
 `ipc_queue.mp` has the queues of `multiprocessing`, and `ipc_queue.ProcessPoolExecutor` is the

@@ -1,4 +1,4 @@
-"""The queue: what most programs use."""
+"""The queue, which is all that most programs need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Stats(types.SimpleNamespace):
-    """What a queue has done since it was created, and what it holds now."""
+    """Counters of a queue since its creation, and its present content."""
 
     sent: int
     bytes_sent: int
@@ -67,7 +67,7 @@ class LeaseInfo:
 
 @dataclasses.dataclass(frozen=True)
 class DeadLetter:
-    """A message that is not delivered any more, and why."""
+    """A message that is no longer delivered, with the reason."""
 
     id: tuple[int, int]
     message: str
@@ -90,11 +90,11 @@ class DeadLetter:
         return self._queue.codec.decode(self.payload)
 
     def requeue(self) -> bool:
-        """Make it a message again. `False`: the letter is gone."""
+        """Requeue it as a message. Returns `False` if the letter is gone."""
         return self._queue.raw.requeue(self.id)
 
     def discard(self) -> bool:
-        """Drop it. `False`: the letter is gone."""
+        """Drop it. Returns `False` if the letter is gone."""
         return self._queue.raw.discard(self.id)
 
 
@@ -136,7 +136,7 @@ class Queue(Generic[T]):
             codecs.refuse_pickle(address, codec)
         if isinstance(codec, str):
             codec = codecs.named(codec, type, type_name)
-        # A queue that exists is opened whatever it carries, and compared afterwards.
+        # An existing queue is opened whatever it carries, and compared afterwards.
         created_as = (codec or codecs.PickleCodec()).payload
         if mode == "create":
             raw = _ipc.RawQueue(address, "create", created_as, settings)
@@ -154,12 +154,12 @@ class Queue(Generic[T]):
 
     @property
     def address(self) -> str:
-        """The address that the queue was opened by."""
+        """The address with which the queue was opened."""
         return self.raw.address
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the queue was created with."""
+        """The settings with which the queue was created."""
         return self.raw.settings
 
     def put(
@@ -199,7 +199,7 @@ class Queue(Generic[T]):
         return self.raw.put_parts(parts, timeout, options)
 
     def put_many(self, values: Iterable[T], timeout: float | None = None) -> None:
-        """Send messages in their order, at a lower price than one by one.
+        """Send messages in order, at a lower cost than one by one.
 
         Not atomic: an exception says in `sent` how many were sent. All are encoded before the first
         is sent.
@@ -218,7 +218,7 @@ class Queue(Generic[T]):
         return self.raw.get(timeout, self._decode)
 
     def get_many(self, most: int, timeout: float | None = None) -> list[Delivery]:
-        """Receive up to `most` messages: waits for the first, then takes what else is there."""
+        """Receive up to `most` messages: waits for the first, then takes what else is available."""
         return self.raw.get_batch(most, timeout, self._decode)
 
     def take(self, timeout: float | None = None) -> T:
@@ -236,7 +236,7 @@ class Queue(Generic[T]):
             except Closed:
                 return
             yield delivery
-            # Not kept while the next one is waited for.
+            # Do not keep it while waiting for the next one.
             del delivery
 
     async def get_async(self, timeout: float | None = None) -> Delivery:
@@ -260,20 +260,20 @@ class Queue(Generic[T]):
             del delivery
 
     def close(self) -> None:
-        """Take no more messages. What is in the queue is still delivered."""
+        """Accept no more messages. Messages in the queue are still delivered."""
         self.raw.close()
 
     def reopen(self) -> None:
-        """Take messages again."""
+        """Accept messages again."""
         self.raw.reopen()
 
     @property
     def closed(self) -> bool:
-        """Whether the queue takes no more messages."""
+        """Return whether the queue is closed to new messages."""
         return self.raw.is_closed()
 
     def pause(self) -> None:
-        """Deliver nothing until `resume` is called, in whichever process."""
+        """Deliver nothing until any process calls `resume`."""
         self.raw.pause()
 
     def resume(self) -> None:
@@ -282,11 +282,11 @@ class Queue(Generic[T]):
 
     @property
     def paused(self) -> bool:
-        """Whether the queue delivers nothing."""
+        """Return whether the queue is paused."""
         return self.raw.is_paused()
 
     def purge(self) -> int:
-        """Drop all messages that wait. Return their number."""
+        """Drop all waiting messages. Return their number."""
         return self.raw.purge()
 
     def drain(self, timeout: float | None = None) -> None:
@@ -294,11 +294,11 @@ class Queue(Generic[T]):
         self.raw.drain(timeout)
 
     def remove(self) -> bool:
-        """Remove the queue with everything in it. `False`: it is gone already."""
+        """Remove the queue with everything in it. Returns `False` if it is already gone."""
         return _ipc.remove(self.address)
 
     def stats(self) -> Stats:
-        """Return counters, and what the queue holds now."""
+        """Return the queue's counters and its present content."""
         return Stats(**self.raw.stats())
 
     def qsize(self) -> int:
@@ -310,7 +310,7 @@ class Queue(Generic[T]):
         return [LeaseInfo(*lease) for lease in self.raw.leases()]
 
     def dead_letters(self) -> list[DeadLetter]:
-        """Return the messages that are not delivered any more, oldest place first."""
+        """Return the dead letters, ordered by place, the oldest first."""
         return [DeadLetter(**letter, _queue=self) for letter in self.raw.dead_letters()]
 
     def __repr__(self) -> str:
@@ -321,7 +321,7 @@ class Queue(Generic[T]):
 
 
 def remove(address: str) -> bool:
-    """Remove a queue with everything in it. `False`: there is none."""
+    """Remove a queue with everything in it. Returns `False` if it does not exist."""
     return _ipc.remove(address)
 
 
@@ -370,7 +370,7 @@ async def _when_ready(
     except nothing:
         if timeout == 0:
             raise
-    # Imported here: it takes as long as starting Python does.
+    # Imported only here, because it takes as long as starting Python.
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -378,7 +378,7 @@ async def _when_ready(
     readiness = make_readiness()
     descriptor = readiness.fileno()
     while True:
-        # First arm it, then look: what comes after the look makes it readable.
+        # First arm it, then look: anything that arrives after the look makes it readable.
         readiness.arm()
         try:
             return attempt()

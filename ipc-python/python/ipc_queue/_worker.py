@@ -19,7 +19,7 @@ from typing import Any
 from . import _ipc
 from .errors import NotUnpickled
 
-# Arguments and results of more bytes than this travel in files of the pool's folder.
+# Arguments and results larger than this travel in files of the pool's folder.
 SPILL_FROM = 64 << 10
 _INLINE, _SPILLED = b"\0", b"\1"
 
@@ -31,7 +31,7 @@ class RemoteError:
         lines = traceback.format_exception(type(error), error, error.__traceback__)
         self.error = error
         self.text = f'\n"""\n{"".join(lines)}"""'
-        # The frames are not sent, and would keep their variables alive here.
+        # The frames are not sent, and would keep their variables alive in this process.
         error.__traceback__ = None
 
     def __reduce__(self) -> Any:
@@ -48,7 +48,7 @@ def pack(folder: Path, value: Any) -> tuple[bytes, str | None]:
     try:
         body = pickle.dumps(value, 5)
     except Exception:
-        # What only multiprocessing can send, such as a connection: this takes longer.
+        # Objects that only multiprocessing can send, such as connections; this takes longer.
         from multiprocessing.reduction import ForkingPickler
 
         body = bytes(ForkingPickler.dumps(value, 5))
@@ -60,7 +60,7 @@ def pack(folder: Path, value: Any) -> tuple[bytes, str | None]:
 
 
 def unpack(folder: Path, message: bytes, *, remove: bool = False) -> Any:
-    """Return the value that `pack` made the bytes of."""
+    """Return the value that `pack` turned into these bytes."""
     body: bytes | memoryview = memoryview(message)[1:]
     if message[:1] == _SPILLED:
         path = folder / bytes(body).decode()
@@ -70,7 +70,7 @@ def unpack(folder: Path, message: bytes, *, remove: bool = False) -> Any:
     try:
         return pickle.loads(body)
     except BaseException as error:
-        # Whatever its classes do when they are unpickled: it must not end this process.
+        # Whatever the object's classes do while unpickling must not end this process.
         raise NotUnpickled(f"{type(error).__name__}: {error}") from error
 
 
@@ -89,7 +89,7 @@ def main() -> None:
             logging.getLogger("concurrent.futures").critical(
                 "Exception in initializer:", exc_info=True
             )
-            # What the executor tells the callers.
+            # The executor passes this on to the callers.
             traceback.print_exc()
             sys.exit(1)
 
@@ -102,7 +102,7 @@ def main() -> None:
         try:
             return pack(folder, outcome)[0]
         except BaseException as error:
-            # It can't be pickled: that is the answer.
+            # The result can't be pickled; answer with that error.
             return pack(folder, (False, RemoteError(error)))[0]
 
     code = _ipc.work(call)

@@ -27,16 +27,16 @@ from ._ipc import Delivery
 from ._queue import Queue, remove
 from .errors import Error, LeaseLost, NotFound, Settled
 
-# A message can be this large, and all that wait in a queue can be so large together.
+# Limit for one message, and for all waiting messages of a queue together.
 MAX_MESSAGE_BYTES = 16 << 20
 MEMORY_BYTES = 64 << 20
 CAPACITY = 16_384
-# How long a wait lasts at most before it looks whether it is over.
+# The longest wait before checking whether to stop.
 _SLICE = 0.5
 
 
 class QoS(virtual.QoS):
-    """Acknowledges in the queue, not in this process's memory."""
+    """Acknowledges in the queue, not only in this process's memory."""
 
     def ack(self, delivery_tag: Any) -> None:
         """Acknowledge a message."""
@@ -44,16 +44,16 @@ class QoS(virtual.QoS):
         super().ack(delivery_tag)
 
     def reject(self, delivery_tag: Any, requeue: bool = False) -> None:
-        """Give a message back, or make it a dead letter."""
+        """Return a message to the queue, or make it a dead letter."""
         if requeue:
             self.channel.settle(delivery_tag, lambda held: held.nack("requeued", delay=0))
         else:
             self.channel.settle(delivery_tag, lambda held: held.bury("rejected"))
-        # Not the parent's: it would send a copy.
+        # Do not call the parent's method, which would send a copy.
         self._quick_ack(delivery_tag)
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Give all unacknowledged messages back."""
+        """Return all unacknowledged messages to their queues."""
         self.channel.give_back()
 
 
@@ -93,24 +93,24 @@ class Channel(virtual.Channel):
         """End the delivery of a message."""
         held = self._held.pop(delivery_tag, None)
         if held is not None:
-            # A lease that was lost: the message is another worker's.
+            # If the lease was lost, the message belongs to another worker.
             with contextlib.suppress(LeaseLost, Settled):
                 how(held)
 
     def give_back(self) -> None:
-        """Give all messages back that are not settled."""
+        """Return all unsettled messages to their queues."""
         for delivery_tag in list(self._held):
             self.settle(delivery_tag, lambda held: held.nack("the worker ended", delay=0))
 
     def close(self) -> None:
-        """Give messages back, and close."""
+        """Return unsettled messages, and close."""
         self.give_back()
         super().close()
         self._readiness.clear()
         self._queues.clear()
 
     def wait_for_messages(self, timeout: float) -> None:
-        """Wait until a queue that is received from may have a message."""
+        """Wait until one of the consumed queues may have a message."""
         descriptors = []
         for name in self._active_queues:
             readiness = self._readiness.get(name)
@@ -173,7 +173,7 @@ class Transport(virtual.Transport):
     Channel = Channel
     driver_type = "ipc"
     driver_name = "ipc-queue"
-    # The queue wakes us.
+    # No polling: the queue wakes us.
     polling_interval = None
     connection_errors = (*virtual.Transport.connection_errors, Error)
     channel_errors = (*virtual.Transport.channel_errors, Error)
@@ -208,8 +208,8 @@ class Transport(virtual.Transport):
                     channel.wait_for_messages(min(timeout, 0.02))
 
 
-# Tasks are acknowledged when they are done, one whose process was killed is given back, and workers
-# take no tasks ahead. Broadcasts need a broker.
+# Tasks are acknowledged when they are done, the task of a killed process is redelivered, and
+# workers take no tasks ahead. Broadcasts need a broker.
 _CONFIGURATION = {
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
@@ -228,17 +228,17 @@ def configure(app: Any) -> None:
 
 
 def _on_configure(sender: Any, **_rest: Any) -> None:
-    # The program's settings are known now, and no task has taken its own from them yet.
+    # By now the program's settings are known, and no task has copied from them yet.
     conf = sender.conf
     urls = (conf.broker_read_url, conf.broker_write_url, conf.broker_url)
     if any(str(url).startswith("ipc://") for url in urls):
-        # Before Celery's own defaults, behind all that the program sets.
+        # These come before Celery's own defaults, but after everything that the program sets.
         for maps in (conf.maps, conf.defaults):
             maps.insert(len(maps) - 1, _CONFIGURATION)
 
 
-# kombu may be used without Celery. Celery has no hook for the defaults of a transport, so each
-# program that is made from now on is told to call us.
+# kombu may be used without Celery. Celery has no hook for the defaults of a transport, so every app
+# created from now on gets a callback.
 with contextlib.suppress(ImportError):
     from celery import Celery
 

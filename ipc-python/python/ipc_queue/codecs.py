@@ -1,4 +1,4 @@
-"""How objects become messages: bytes, pickle, JSON and MessagePack.
+"""Codecs that turn objects into messages: bytes, pickle, JSON and MessagePack.
 
 The name of a queue's encoding is kept with the queue, so every process uses the same one, and a
 Rust program reads what a Python program sends.
@@ -37,7 +37,7 @@ class Codec:
     name: str
     """The name of the encoding: `bytes`, `pickle`, `json` or `msgpack`."""
     payload: str
-    """The name that a queue of such messages keeps."""
+    """Return the name that a queue of such messages stores."""
 
     def encode(self, value: Any) -> bytes | Parts:
         """Return the bytes of `value`, in one piece or in a list of several."""
@@ -49,7 +49,7 @@ class Codec:
 
 
 class BytesCodec(Codec):
-    """Bytes as they are: anything that exports a contiguous buffer."""
+    """Plain bytes: anything that exports a contiguous buffer."""
 
     name = "bytes"
 
@@ -157,7 +157,7 @@ def _unframed(view: memoryview) -> Any:
 
 
 class _Structured(Codec):
-    """Plain values and records, as JSON or MessagePack: what a Rust program can read."""
+    """Plain values and records as JSON or MessagePack, which a Rust program can read."""
 
     def __init__(self, type_: Any, type_name: str | None) -> None:
         self._type = type_
@@ -188,7 +188,7 @@ class _Structured(Codec):
 
 
 class JsonCodec(_Structured):
-    """JSON, as the Rust encoding `json` writes it."""
+    """JSON, in the form of the Rust encoding `json`."""
 
     name = "json"
 
@@ -207,7 +207,7 @@ class JsonCodec(_Structured):
 
 
 class MessagePackCodec(_Structured):
-    """MessagePack, as the Rust encoding `msgpack` writes it: records are maps."""
+    """MessagePack, in the form of the Rust encoding `msgpack`: records are maps."""
 
     name = "msgpack"
 
@@ -265,7 +265,7 @@ def to_type(value: Any, wanted: Any) -> Any:
 
 
 def named(name: str, type_: Any = None, type_name: str | None = None) -> Codec:
-    """Return the codec of that name."""
+    """Return the codec with this name."""
     if name == "bytes":
         return BytesCodec(type_name or "")
     if name == "pickle":
@@ -282,18 +282,18 @@ def refuse_pickle(address: str, codec: Codec | str | None) -> None:
     is_pickle = codec == "pickle" or isinstance(codec, PickleCodec)
     if is_pickle and is_far(address):
         raise PickleRefused(
-            f"queue {address!r} would carry pickles, and whoever can reach the server could run "
-            'code here: use codec="msgpack" or "json", or say allow_pickle=True'
+            f"queue {address!r} would carry pickles, and anyone who can reach the server could run "
+            'code here: use codec="msgpack" or "json", or pass allow_pickle=True'
         )
 
 
 def is_far(address: str) -> bool:
-    """Whether processes of other machines may use the queue."""
+    """Return whether processes of other machines may use the queue."""
     return address.partition(":")[0] not in ("shm", "local", "unix")
 
 
 def of_queue(address: str, found: str, wanted: Codec | None, type_: Any) -> Codec:
-    """Return the codec of a queue that keeps the name `found`, if it is the wanted one."""
+    """Return the codec of a queue that stores the name `found`, if it is the wanted one."""
     name, colon, type_name = found.partition(":")
     if found == "pickle":
         codec: Codec = PickleCodec()

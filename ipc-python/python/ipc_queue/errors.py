@@ -11,11 +11,11 @@ class Error(Exception):
 
 
 class Empty(Error, queue.Empty):
-    """There is no message, or none came in time."""
+    """There is no message, or none arrived in time."""
 
 
 class Full(Error, queue.Full):
-    """There is no room for a message, or there was none in time."""
+    """There is no room for a message, or no room became free in time."""
 
     capacity: int | None = None
     """The number of places, if all of them are taken."""
@@ -38,12 +38,12 @@ class Forked(Error):
 
 
 class TooLarge(Error, ValueError):
-    """The message is larger than the queue takes."""
+    """The message is larger than the queue accepts."""
 
     bytes: int = 0
     """The size of the message."""
     most: int = 0
-    """The largest size that the queue takes: its `max_message_bytes`."""
+    """The largest size that the queue accepts: its `max_message_bytes`."""
 
 
 class KeyInUse(Full):
@@ -65,7 +65,7 @@ class Unsupported(Error):
 
 
 class Damaged(Error):
-    """The queue's memory was cut short or contradicts itself."""
+    """The queue's memory was truncated or is inconsistent."""
 
 
 class DescriptorLost(Error, OSError):
@@ -81,7 +81,7 @@ class LeaseLost(Error):
 
 
 class Torn(Error):
-    """A process was killed while it wrote these bytes: write them anew, or accept them."""
+    """A process was killed while it wrote these bytes: write them again, or accept them."""
 
 
 class LockTimedOut(Error, TimeoutError):
@@ -93,18 +93,18 @@ class Settled(Error, ValueError):
 
 
 class NotDrained(Error, TimeoutError):
-    """The time was up before all messages were settled."""
+    """The time ran out before all messages were settled."""
 
     left: int = 0
     """The number of messages that were left."""
 
 
 class NotFound(Error, LookupError):
-    """There is no such queue."""
+    """The queue does not exist."""
 
 
 class Exists(Error):
-    """There is such a queue already."""
+    """The queue exists already."""
 
 
 class SettingsDiffer(Error, ValueError):
@@ -116,11 +116,11 @@ class CodecDiffers(Error, TypeError):
 
 
 class PickleRefused(Error, ValueError):
-    """Messages from other machines would be unpickled, which runs code: say `allow_pickle`."""
+    """Messages from other machines would be unpickled, which runs code: pass `allow_pickle`."""
 
 
 class BadAddress(Error, ValueError):
-    """That is not an address of a queue."""
+    """The text is not the address of a queue."""
 
 
 class BadSettings(Error, ValueError):
@@ -139,7 +139,7 @@ class NoSpace(Error, OSError):
     """There is not enough shared memory."""
 
     free: int = 0
-    """The number of bytes that there are."""
+    """The number of available bytes."""
     needed: int = 0
     """The number of bytes that are needed."""
 
@@ -149,7 +149,7 @@ class NoDescriptors(Error, OSError):
 
 
 class TooManyProcesses(Error):
-    """As many processes use the queue as it was made for."""
+    """The maximum number of processes use the queue."""
 
     slots: int = 0
     attached: int = 0
@@ -164,7 +164,7 @@ class PoolEnded(Error, BrokenProcessPool):
 
 
 class WorkerDied(Error, BrokenProcessPool):
-    """The worker that ran the function died. The pool goes on."""
+    """The worker that ran the function died. The pool continues."""
 
     signal: int | None = None
     """The signal that ended the worker; `None` if it exited by itself."""
@@ -173,7 +173,7 @@ class WorkerDied(Error, BrokenProcessPool):
 
 
 class NotUnpickled(Error, BrokenProcessPool):
-    """The function's arguments, or its result, could not be unpickled. The pool goes on."""
+    """The function's arguments, or its result, could not be unpickled. The pool continues."""
 
 
 class JobTimedOut(Error, TimeoutError):

@@ -1,7 +1,7 @@
 """An executor with the methods of `concurrent.futures.ProcessPoolExecutor`.
 
-A worker's death fails one future, at once and with the reason; the pool goes on. Running calls can
-be ended alone, by `Future.kill` or by `job_timeout`.
+A worker's death fails one future, at once and with the reason. The pool continues.
+Running calls can be ended alone, by `Future.kill` or by `job_timeout`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .errors import JobTimedOut, PoolEnded, WorkerDied
 _MAX_CALL = 2 * _worker.SPILL_FROM
 _MAX_WAITING = 4096
 _MEMORY = 32 << 20
-# How often the executor's thread looks whether the pool has ended.
+# How often the executor's thread checks whether the pool has ended.
 _SLICE = 0.1
 _FOLDER = "ipc-queue-pool-"
 # The pool ends by itself when all calls are done, however long they take.
@@ -44,7 +44,7 @@ _live: weakref.WeakSet[_State] = weakref.WeakSet()
 class Future(concurrent.futures.Future):  # type: ignore[type-arg]
     """A future whose call can be ended while it runs."""
 
-    # The job of this number is ours in that pool, until it is answered.
+    # The number of this future's job in its pool, until it is answered.
     _job: int | None = None
     _pool: weakref.ref[_ipc.RawPool] | None = None
     # The name of the file that has the arguments.
@@ -142,7 +142,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         self._max_workers = max_workers
         self._mp_context = mp_context or multiprocessing.get_context("spawn")
         self._state = _State(max_workers, (initializer, initargs), given)
-        # An executor that nobody has any more ends when its calls are done.
+        # An executor that is no longer referenced ends when its calls are done.
         self._finalizer = weakref.finalize(self, self._state.close)
         self._finalizer.atexit = False
         _live.add(self._state)
@@ -175,7 +175,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
         return _flattened(results)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls. With `wait`, wait until all are done and the workers have ended."""
+        """Accept no more calls. With `wait`, wait until all are done and the workers have ended."""
         self._state.close(cancel_futures=cancel_futures)
         if wait:
             self._state.join()
@@ -186,10 +186,10 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
 
     @property
     def workers(self) -> list[tuple[int, int]]:
-        """The workers now: their numbers in the pool and their process ids."""
+        """Return the present workers: their numbers in the pool and their process ids."""
         return self._state.workers()
 
-    # Names that are private in the standard library, and that programs use all the same.
+    # Names that are private in the standard library, but that programs use anyway.
 
     @property
     def _processes(self) -> dict[int, _Worker]:
@@ -227,7 +227,7 @@ class _Worker:
             select.select([self._descriptor], [], [], timeout)
 
     def is_alive(self) -> bool:
-        """Whether the process has not ended."""
+        """Return whether the process still runs."""
         return self._descriptor is not None and not select.select([self._descriptor], [], [], 0)[0]
 
     def terminate(self) -> None:
@@ -249,14 +249,14 @@ class _Worker:
 
 
 class _NoQueue:
-    """Stands for a queue with a thread: there is none to wait for."""
+    """Stands in for a queue with a thread. There is no thread to wait for."""
 
     def join_thread(self) -> None:
         """Return at once."""
 
 
 class _State:
-    """What an executor and its thread share. The thread does not keep the executor alive."""
+    """State shared by an executor and its thread. The thread does not keep the executor alive."""
 
     def __init__(
         self, workers: int, initializer: tuple[Any, tuple[Any, ...]], settings: dict[str, Any]
@@ -283,9 +283,9 @@ class _State:
         try:
             body, spilled = _worker.pack(folder.path, (fn, args, kwargs))
         except BaseException as error:
-            # Its folder goes with the pool.
+            # Its folder is removed with the pool.
             self._check_open()
-            # As the standard library's: what can't be pickled fails its future.
+            # As in the standard library, an argument that can't be pickled fails its future.
             future.set_exception(error)
             return future
         future._pool, future._spilled = self._weak_pool, spilled
@@ -338,7 +338,7 @@ class _State:
         pool = _ipc.RawPool(self._workers, command, self._settings)
         self._weak_pool = weakref.ref(pool)
         self._folder = folder
-        # Last: others submit to it from now on.
+        # Set last: from now on other threads submit to it.
         self._pool = pool
         self._thread = threading.Thread(
             target=_listen, args=(self, pool), name="ipc-executor", daemon=True
@@ -346,7 +346,7 @@ class _State:
         self._thread.start()
 
     def _hear(self, event: Any) -> None:
-        """Take in what became of a call."""
+        """Apply the outcome of a call to its future."""
         future, what, detail, signal, attempts = event
         if what == "begun":
             with contextlib.suppress(Exception):
@@ -360,13 +360,13 @@ class _State:
         _answer(future, folder, what, detail, signal, attempts)
 
     def _ended(self, pool: _ipc.RawPool, reason: str | None) -> None:
-        """The pool is gone: no more events come."""
+        """Handle the end of the pool: no more events come."""
         self._broken = self._broken or (None if self._closed and not reason else reason)
         for future in pool.forget_open():
             _fail(future, PoolEnded(reason or "the pool ended"))
         if self._folder is not None:
             self._folder.remove()
-        # Its memory goes with it.
+        # Releases its memory.
         self._pool = None
 
     def close(self, *, cancel_futures: bool = False) -> None:
@@ -389,11 +389,11 @@ class _State:
         self.join()
 
     def _begin_to_end(self) -> _ipc.RawPool | None:
-        """Take no more calls. Return the pool, if it was started and has not ended."""
+        """Accept no more calls. Return the pool, if it was started and has not ended."""
         self._closed = True
         if self._pool is None:
-            # It may be starting. If it runs, its lock is not waited for: who has it may wait for
-            # room in the queue of calls.
+            # It may be starting. If it runs, do not wait for its lock: the owner may wait for room
+            # in the queue of calls.
             with self._lock:
                 pass
         return self._pool
@@ -411,7 +411,7 @@ class _State:
 
 
 class _Inherited:
-    """A descriptor that workers inherit, on its way to them."""
+    """Carries a descriptor that workers inherit, for pickling."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -424,7 +424,7 @@ class _Inherited:
 class _Folder:
     """The folder of a pool: what workers need to start, and large arguments and results.
 
-    Its lock is held as long as its process lives, so others remove what a killed one left.
+    Its lock is held as long as its process lives, so others can remove a killed process's folder.
     """
 
     def __init__(self) -> None:
@@ -435,7 +435,7 @@ class _Folder:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def dumps(self, value: Any) -> bytes:
-        """Pickle what each worker gets at its start: locks, pipes and the like may be in it."""
+        """Pickle what each worker gets at its start: locks, pipes and the like."""
         from multiprocessing import context
         from multiprocessing.reduction import ForkingPickler
 
@@ -445,7 +445,7 @@ class _Folder:
         finally:
             context.set_spawning_popen(None)
 
-    # What multiprocessing asks of the process that is being started.
+    # The interface that multiprocessing expects of a process that is being started.
     DupFd = _Inherited
 
     def duplicate_for_child(self, descriptor: int) -> int:
@@ -480,7 +480,7 @@ def _sweep() -> None:
 
 
 def _listen(state: _State, pool: _ipc.RawPool) -> None:
-    """The executor's thread: hears what becomes of jobs until the pool has ended."""
+    """The executor's thread: receives the outcomes of jobs until the pool has ended."""
     reason = None
     try:
         while True:
@@ -488,7 +488,7 @@ def _listen(state: _State, pool: _ipc.RawPool) -> None:
             events = pool.events(_SLICE)
             if has_ended and not events:
                 break
-            # Keeps no future, and so no result, once it is told.
+            # Do not keep a future, and so a result, after it is set.
             events.reverse()
             while events:
                 state._hear(events.pop())
@@ -512,7 +512,7 @@ def _answer(
             try:
                 future.set_result(value)
             except concurrent.futures.InvalidStateError:
-                # It was cancelled: whoever waits for it hears of that.
+                # It was cancelled; this notifies its waiters.
                 _begin(future)
         else:
             _fail(future, value)
@@ -534,7 +534,7 @@ def _answer(
 
 
 def _begin(future: Future) -> bool:
-    """Make a future a running one, unless it was cancelled."""
+    """Mark a future as running, unless it was cancelled."""
     if future.running():
         return True
     try:
@@ -559,7 +559,7 @@ class _RunChunk:
 
 
 class _RunChunkOfTuples(_RunChunk):
-    """The same for a function with several arguments."""
+    """Like `_Chunk`, for a function with several arguments."""
 
     def __call__(self, chunk: tuple[Any, ...]) -> list[Any]:
         return list(itertools.starmap(self.fn, chunk))
@@ -573,7 +573,7 @@ def _chunks(items: Iterator[Any], size: int) -> Iterator[tuple[Any, ...]]:
 def _flattened(results: Iterator[list[Any]]) -> Iterator[Any]:
     for chunk in results:
         chunk.reverse()
-        # Keeps no result once it is given out.
+        # Do not keep a result after handing it out.
         yield from map(list.pop, itertools.repeat(chunk, len(chunk)))
 
 
@@ -590,7 +590,7 @@ def _at_exit() -> None:
         state.join()
 
 
-# Before Python joins its own threads: what was submitted is done first.
+# Runs before Python joins its own threads, so that submitted calls are done first.
 try:
     threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
 except (AttributeError, RuntimeError):

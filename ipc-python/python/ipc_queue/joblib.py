@@ -86,7 +86,7 @@ class IpcBackend(AutoBatchingMixin, ParallelBackendBase):
         self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Kill the workers; the batches that they run are not wanted any more."""
+        """Kill the workers; the batches that they run are no longer wanted."""
         executor, self._executor = self._executor, None
         if executor is not None:
             executor.kill()

@@ -32,14 +32,14 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 _PLACES = 16_384
 _MEMORY_BYTES = 16 << 20
 _MOST_PLACES = 1 << 20
-# A `put` that waited this long without any receiver says so.
+# A `put` warns if it has waited this long without any receiver.
 _WARN_AFTER = 5.0
 _JOIN_SLICES = (0.001, 0.002, 0.005, 0.01, 0.02)
 _NAMESPACE = re.compile(r"py-(\d+)-(\d+)$")
 
 
 class _Base(Generic[T]):
-    """A queue with a name of its own, which goes when its creator has no use for it any more."""
+    """A queue with a unique name, which is removed when its creator no longer uses it."""
 
     def __init__(self, maxsize: int, memory: int, at: str | None, allow_pickle: bool) -> None:
         if maxsize > _MOST_PLACES:
@@ -90,7 +90,7 @@ class _Base(Generic[T]):
     def _put(self, obj: T, timeout: float | None) -> None:
         body = self._codec.encode(obj)
         try:
-            # Mostly there is room.
+            # Usually there is room.
             self._send(body, 0)
         except Full:
             if timeout == 0:
@@ -133,11 +133,11 @@ class _Base(Generic[T]):
         return self._raw.get(timeout, self._codec.decode)
 
     def _take(self, timeout: float | None) -> Any:
-        # One that can't be unpickled becomes a dead letter.
+        # A message that can't be unpickled becomes a dead letter.
         return self._raw.take(timeout, self._codec.decode, True)
 
     def _data(self, delivery: Delivery) -> Any:
-        """Return the object. One that can't be unpickled becomes a dead letter."""
+        """Return the object. A message that can't be unpickled becomes a dead letter."""
         try:
             return delivery.data
         except Exception as error:
@@ -145,7 +145,7 @@ class _Base(Generic[T]):
             raise
 
     def empty(self) -> bool:
-        """Whether no message waits."""
+        """Return whether no message waits."""
         return self._raw.stats()["ready"] == 0  # type: ignore[no-any-return]
 
 
@@ -156,7 +156,7 @@ class Queue(_Base[T]):
     bytes, pickled; 16 MiB by default. An object that is larger raises `TooLarge` in `put`.
 
     With `at="nats://HOST"` the queue is at that server, for processes of several machines. That
-    needs `allow_pickle=True`: a pickle from whoever can reach the server runs code here.
+    needs `allow_pickle=True`: a pickle from anyone who can reach the server runs code here.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class Queue(_Base[T]):
         self._put(obj, timeout if block else 0)
 
     def get(self, block: bool = True, timeout: float | None = None) -> T:
-        """Receive an object. It is this process's from then on."""
+        """Receive an object. From then on it belongs to this process."""
         self._check_open()
         return self._take(_limit(block, timeout))  # type: ignore[no-any-return]
 
@@ -193,11 +193,11 @@ class Queue(_Base[T]):
         return self._raw.stats()["ready"]  # type: ignore[no-any-return]
 
     def full(self) -> bool:
-        """Whether `maxsize` objects wait."""
+        """Return whether `maxsize` objects wait."""
         return self.qsize() >= self._places
 
     def close(self) -> None:
-        """Use the queue no more in this process."""
+        """Stop using the queue in this process."""
         self._closed = True
 
     def join_thread(self) -> None:
@@ -242,7 +242,7 @@ class JoinableQueue(Queue[T]):
         """Wait until every object that was put is acknowledged."""
         tries = 0
         while self._is_unfinished():
-            # The last acknowledgement wakes nobody: look again, soon at first.
+            # The last acknowledgement wakes no waiter, so poll, quickly at first.
             _pause(_JOIN_SLICES[min(tries, len(_JOIN_SLICES) - 1)])
             tries += 1
 
@@ -251,7 +251,7 @@ class JoinableQueue(Queue[T]):
         return any(stats[name] for name in ("ready", "writing", "leased", "delayed"))
 
     def _forget_parents(self) -> None:
-        """In a forked copy: the deliveries are the parent's."""
+        """Drop the deliveries in a forked copy, where they are the parent's."""
         if self._owner != os.getpid():
             self._owner = os.getpid()
             self._unfinished.clear()
@@ -281,16 +281,17 @@ class SimpleQueue(_Base[T]):
         return self._take(None)  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """Use the queue no more in this process."""
+        """Stop using the queue in this process."""
         self._closed = True
 
 
 class _Owned:
-    """A queue that this process has created and is to remove."""
+    """A queue that this process has created and must remove."""
 
     def __init__(self, address: str) -> None:
         self._address = address
-        # It was sent to another process, or a copy of this one has it: it stays until we exit.
+        # It was sent to another process, or a copy of this one has it: it stays until this process
+        # exits.
         self.shared = False
         self.owner = os.getpid()
 
@@ -304,7 +305,7 @@ class _Owned:
             if codecs.is_far(self._address):
                 _ipc.remove(self._address)
                 return
-            # Those that others have open go with the sweep of the next process.
+            # The next process sweeps those that others have open.
             namespace, _, name = self._address.removeprefix("shm:").partition("/")
             _ipc.remove_unused(namespace, name)
 
@@ -312,7 +313,7 @@ class _Owned:
 _owned: weakref.WeakSet[_Owned] = weakref.WeakSet()
 
 
-# Queues without an object here that other processes may use; the process that they belong to.
+# Queues without an object in this process that others may use, and the process that owns them.
 _kept: list[_Owned] = []
 _kept_by: list[int] = []
 
@@ -369,7 +370,7 @@ def _namespace() -> str:
 
 
 def _sweep() -> None:
-    """Remove the queues of dead processes that nobody has open."""
+    """Remove the queues of dead processes that no process has open."""
     with contextlib.suppress(OSError):
         for namespace in _ipc.namespaces("py-"):
             owner = _NAMESPACE.match(namespace)
@@ -378,7 +379,7 @@ def _sweep() -> None:
             with contextlib.suppress(OSError, IndexError):
                 if _start_ticks(int(owner[1])) == owner[2]:
                     continue
-            # Another process of the number, or none. A lock tells whether somebody has it open.
+            # The pid may be unused or reused. A lock tells whether a process has it open.
             for name in _ipc.queues(namespace):
                 with contextlib.suppress(Exception):
                     _ipc.remove_unused(namespace, name)

@@ -1,4 +1,4 @@
-"""Shared memory under a lock that every process shares, and groups that see who lives."""
+"""Shared memory under a lock for all processes, and groups that see which members live."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SharedBuffer:
 
     `buf` is the memory itself, for arrays that are worked on in place.
 
-    With `size` the buffer is made if there is none; without it, there must be one.
+    With `size` the buffer is created if it does not exist; without it, it must exist.
 
         counters = SharedBuffer("counters", 64)
         counters[0:8] = (7).to_bytes(8, "little")
@@ -41,7 +41,7 @@ class SharedBuffer:
         return len(self._raw)
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
-        """Return a copy of `size` bytes at `offset`; of all behind it, without `size`."""
+        """Return a copy of `size` bytes at `offset`; without `size`, of all bytes from there."""
         return self._raw.read(offset, len(self) - offset if size is None else size)
 
     def write(self, data: Any, offset: int = 0) -> None:
@@ -68,7 +68,7 @@ class SharedBuffer:
 
         Whoever reads or writes through it does so without the lock: all who use the buffer must
         have agreed, by a queue, a barrier or the like, on who writes which bytes when. A writer
-        that is killed half-way leaves no `Torn`. The view keeps the memory until it is released.
+        that is killed halfway leaves no `Torn`. The view keeps the memory until it is released.
         """
         return memoryview(self._raw)
 
@@ -77,15 +77,15 @@ class SharedBuffer:
         return self.buf
 
     def accept_torn(self) -> tuple[int, int] | None:
-        """Take bytes whose writer was killed half-way as they are. Return which they were."""
+        """Accept bytes whose writer was killed halfway as they are. Return their range."""
         return self._raw.accept_torn()
 
     def users(self) -> list[int]:
-        """Return the process ids of those that use the buffer now."""
+        """Return the ids of the processes that use the buffer now."""
         return self._raw.users()
 
     def remove(self) -> bool:
-        """Remove the buffer. Those that use it go on with what they have."""
+        """Remove the buffer. Processes that use it can continue to do so."""
         return _ipc.remove_buffer(self.namespace, self.name)
 
     def _range(self, part: slice) -> tuple[int, int]:
@@ -104,7 +104,7 @@ def _connect(name: str, namespace: str, timeout: float) -> SharedBuffer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """What is known of a member of a group."""
+    """Information about a member of a group."""
 
     name: str
     pid: int
@@ -117,8 +117,8 @@ class NodeInfo:
 class Node:
     """This process as a member of a group, by a name that no other member has.
 
-    Its heartbeat is beaten by a thread every `interval` seconds. With `interval=None` only `beat`
-    beats, so that a process that hangs is found out.
+    A thread beats every `interval` seconds. With `interval=None` only
+    `beat` beats, which exposes a process that hangs.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Node:
         self._raw = _ipc.RawNode(namespace, name, interval, timeout)
 
     def beat(self) -> None:
-        """Say that this process is well."""
+        """Record that this process is healthy."""
         self._raw.beat()
 
     def health(self, name: str, timeout: float | None = None) -> str | None:
@@ -162,10 +162,10 @@ class Node:
 
 
 def remove_nodes(namespace: str = "default") -> bool:
-    """Remove what is known of a group without living members. `False`: it has some, or is none."""
+    """Remove a group's table. `False`: it has living members, or there is no table."""
     return _ipc.remove_nodes(namespace)
 
 
 def nodes(namespace: str = "default", timeout: float = 10.0) -> list[NodeInfo]:
-    """Return the members of a group, without being one."""
+    """Return the members of a group, without joining it."""
     return [NodeInfo(*row) for row in _ipc.nodes(namespace, timeout)]

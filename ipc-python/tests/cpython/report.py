@@ -1,4 +1,4 @@
-"""What became of each test of a suite, as JSON."""
+"""The outcome of each test of a suite, as JSON."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _noting(chosen: unittest.TestSuite) -> unittest.TestSuite:
 
 
 def _name(test: object) -> str:
-    """The class and the method, without the start method that is in the name of the class."""
+    """Return class and method, without the start method in the class's name."""
     if not isinstance(test, unittest.TestCase):
         return str(test)
     return ".".join(test.id().rsplit(".", 2)[-2:])

@@ -2,7 +2,7 @@
 
     python run_executor.py Fork|Spawn|Forkserver REPORT [TEST...]
 
-The tests come from the interpreter's `test` package: those of process pools under the start method.
+The tests of process pools under this start method, from the interpreter's `test` package.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ concurrent.futures.process.ProcessPoolExecutor = ipc_queue.ProcessPoolExecutor  
 
 
 def load(method: str) -> list[type[unittest.TestCase]]:
-    """The test cases of process pools under a start method."""
+    """Return the test cases of process pools under a start method."""
     import importlib
     import pkgutil
 
@@ -34,7 +34,8 @@ def load(method: str) -> list[type[unittest.TestCase]]:
     for module in modules:
         for name, case in vars(module).items():
             is_case = isinstance(case, type) and issubclass(case, unittest.TestCase)
-            # ProcessPoolForkProcessPool... is of the method Fork, ProcessPoolForkserver... is not.
+            # ProcessPoolForkProcessPool... belongs to the method Fork, ProcessPoolForkserver...
+            # does not.
             is_ours = name.startswith(prefix) and name[len(prefix) :][:1].isupper()
             if is_case and is_ours and hasattr(case, "executor_type"):
                 cases[name] = case
@@ -42,7 +43,7 @@ def load(method: str) -> list[type[unittest.TestCase]]:
 
 
 if __name__ == "__main__":
-    # Children that import this file are given no report.
+    # Children that import this file get no report.
     import report
 
     method, path, *wanted = sys.argv[1:]

@@ -19,7 +19,7 @@ METHOD = os.environ.setdefault("IPC_TEST_START_METHOD", sys.argv[1])
 
 
 def load() -> dict[str, type[unittest.TestCase]]:
-    """The tests of queues, on our queues."""
+    """Return the tests of queues, run on our queues."""
     from test import _test_multiprocessing as suite
 
     for name in ("Queue", "JoinableQueue", "SimpleQueue"):
@@ -33,7 +33,7 @@ def load() -> dict[str, type[unittest.TestCase]]:
 
 
 _tests = load()
-# What children unpickle by name.
+# Children unpickle these by name.
 globals().update({name: case for name, case in _tests.items() if name != "__name__"})
 _CASES = ("WithProcessesTestQueue", "TestSimpleQueue", "_TestQueue")
 

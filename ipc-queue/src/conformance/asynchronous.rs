@@ -44,11 +44,11 @@ fn poll_once(receiver: &mut ByteReceiver) -> bool {
         .is_ready()
 }
 
-/// Futures and blocking handles pass a number to and fro.
+/// Futures and blocking handles pass a number back and forth.
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn an_async_receiver_goes_on_when_a_message_comes(subject: &dyn Subject) {
+pub fn an_async_receiver_continues_when_a_message_arrives(subject: &dyn Subject) {
     let rounds = u64::from(rounds(subject, ROUNDS));
     let (there, back) = (Trial::new(subject), Trial::new(subject));
     let first = there.create(&settings(1)).sender().try_send(&content(0, 8));
@@ -91,8 +91,8 @@ pub fn an_async_receiver_goes_on_when_a_message_comes(subject: &dyn Subject) {
     });
 }
 
-/// A dropped future has taken nothing, a delivery that it returned goes back, and it passes on its
-/// wake.
+/// A dropped future has taken nothing, its delivery returns to the queue, and it passes on its
+/// wake-up.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -112,11 +112,11 @@ pub fn a_dropped_async_receive_loses_nothing(subject: &dyn Subject) {
         );
         delivery.ack().expect("we hold it");
     }
-    another_goes_on_when_listeners_are_dropped(subject);
+    another_waiter_continues_when_one_is_dropped(subject);
 }
 
-/// Two futures wait, and one is dropped whenever it is woken: the other one goes on.
-fn another_goes_on_when_listeners_are_dropped(subject: &dyn Subject) {
+/// Two futures wait, and one is dropped whenever it is woken: the other one continues.
+fn another_waiter_continues_when_one_is_dropped(subject: &dyn Subject) {
     let rounds = u64::from(rounds(subject, ROUNDS));
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(2));
@@ -153,7 +153,7 @@ fn another_goes_on_when_listeners_are_dropped(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn an_async_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
+pub fn an_async_sender_continues_when_a_place_is_free(subject: &dyn Subject) {
     let rounds = u64::from(rounds(subject, ROUNDS));
     let trial = Trial::new(subject);
     trial.create(&settings(1));

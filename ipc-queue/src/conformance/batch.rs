@@ -16,7 +16,7 @@ use crate::delivery::ByteDelivery;
 use crate::error::{BatchPortError, NoRoom, SendFailure, SendPortError, SettleError};
 use crate::wait::Wait;
 
-/// Returns message number `number`; its size fits its cell or does not, in rotation.
+/// Returns message number `number`; in rotation, its payload fits its cell or does not.
 fn message(number: u64) -> Vec<u8> {
     content(number, if number.is_multiple_of(3) { 2_000 } else { 50 })
 }
@@ -48,7 +48,7 @@ fn receive(receiver: &ByteReceiver, most: usize) -> Vec<u64> {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
+pub fn a_batch_is_sent_and_received_in_order(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(20));
     assert!(
@@ -61,7 +61,7 @@ pub fn a_batch_is_sent_and_received_in_its_order(subject: &dyn Subject) {
     let single = receiver.try_recv().expect("more are there");
     assert_eq!(number_in(single.payload()), 7);
     single.ack().expect("we hold it");
-    // Not more than there are, and nothing if nothing is asked for.
+    // No more than are available, and nothing if nothing is requested.
     assert_eq!(receive(&receiver, 100), (8..20).collect::<Vec<_>>());
     assert!(
         receiver
@@ -113,7 +113,7 @@ fn a_batch_larger_than_the_queue_passes_through(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_batch_that_can_not_be_sent_says_how_much_of_it_was(subject: &dyn Subject) {
+pub fn a_failed_batch_reports_how_many_messages_were_sent(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let full = send(&queue, 0..5, Wait::No).expect_err("three places");
@@ -157,11 +157,11 @@ pub fn a_batch_that_can_not_be_sent_says_how_much_of_it_was(subject: &dyn Subjec
     assert_eq!(queue.transport().stats().unwrap().sent, 4);
 }
 
-/// The lost one is reported, and the others are acked all the same.
+/// The lost one is reported, and the others are still acked.
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_batch_is_acked_although_a_lease_in_it_was_lost(subject: &dyn Subject) {
+pub fn a_batch_is_acked_even_if_one_lease_was_lost(subject: &dyn Subject) {
     undisturbed(|| ack_with_a_lost_lease(subject));
 }
 
@@ -207,12 +207,12 @@ const CUTS: [Fault; 4] = [
 const CUT: u64 = 40;
 
 /// For a transport with a server, a proxy cuts the connection at each request of a batch in turn.
-/// The first messages, as many as the error says, were sent. It is unknown whether any others were:
-/// those that were come in their order, and the others leave nothing in the queue.
+/// The first messages, as many as the error says, were sent. It is unknown whether any others were
+/// sent. Those that were arrive in order, and the others leave nothing in the queue.
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_batch_that_is_cut_off_says_how_much_of_it_was_sent(subject: &dyn Subject) {
+pub fn an_interrupted_batch_reports_how_many_messages_were_sent(subject: &dyn Subject) {
     for fault in CUTS {
         let mut requests = 0;
         while sending_cut_off(subject, fault, requests) {
@@ -221,7 +221,7 @@ pub fn a_batch_that_is_cut_off_says_how_much_of_it_was_sent(subject: &dyn Subjec
     }
 }
 
-/// `false`: there are not so many requests, or the subject has no server.
+/// Returns `false` if there are fewer requests, or if the subject has no server.
 fn sending_cut_off(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(CUT as u32));
@@ -243,7 +243,7 @@ fn sending_cut_off(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
     has_happened
 }
 
-/// The numbers of all messages, until nothing is left in the queue.
+/// Receives until nothing is left in the queue. Returns the numbers of all messages.
 fn receive_all(queue: &ByteQueue) -> Vec<u64> {
     const SLICE: Duration = Duration::from_millis(50);
     let receiver = queue.receiver();
@@ -259,12 +259,12 @@ fn receive_all(queue: &ByteQueue) -> Vec<u64> {
     }
 }
 
-/// Likewise for the acks of a batch. Those that were confirmed are gone. Each other one is
-/// reported, and may come again.
+/// The same for the acks of a batch. Messages with a confirmed ack are gone. Each other one is
+/// reported, and may be redelivered.
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_batch_of_acks_that_is_cut_off_reports_each_failure(subject: &dyn Subject) {
+pub fn an_interrupted_batch_of_acks_reports_each_failure(subject: &dyn Subject) {
     for fault in CUTS {
         let mut requests = 0;
         while acking_cut_off(subject, fault, requests) {
@@ -274,7 +274,8 @@ pub fn a_batch_of_acks_that_is_cut_off_reports_each_failure(subject: &dyn Subjec
 }
 
 fn acking_cut_off(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
-    // Over a transport that does not notice deaths, what was not acked comes again after that.
+    // Over a transport that does not notice deaths, an unacked message is redelivered after this
+    // time.
     const LEASE: Duration = Duration::from_secs(1);
     let trial = Trial::new(subject);
     let queue = trial.create(&QueueSettings {
@@ -312,7 +313,7 @@ fn acking_cut_off(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
             !acked.contains(&id),
             "{fault:?} at request {requests}: {id} was acked"
         );
-        // It may have been lost to this lease's end; then it comes once more.
+        // The lease may have ended; then the message is redelivered once more.
         let _ = again.ack();
     }
     has_happened

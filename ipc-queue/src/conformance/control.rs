@@ -30,7 +30,7 @@ pub struct Proxied {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_control_call_that_did_not_happen_is_an_error(subject: &dyn Subject) {
+pub fn a_control_call_without_effect_is_an_error(subject: &dyn Subject) {
     on_a_removed_queue(subject);
     for case in CASES {
         let supported = case.needs.is_none_or(|feature| {
@@ -53,7 +53,7 @@ pub fn a_control_call_that_did_not_happen_is_an_error(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_closed_queue_can_be_opened_again(subject: &dyn Subject) {
+pub fn a_closed_queue_can_be_reopened(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let (queue, other) = (trial.create(&settings(4)), trial.open());
     let (sender, receiver) = (queue.sender(), queue.receiver());

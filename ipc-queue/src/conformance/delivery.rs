@@ -177,11 +177,11 @@ fn sizes() -> Vec<usize> {
     sizes
 }
 
-/// If memory is shared. Otherwise loans are buffers, and there is nothing to refuse.
+/// Applies if memory is shared. Otherwise loans are buffers, and there is nothing to refuse.
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_payload_is_read_where_it_was_written(subject: &dyn Subject) {
+pub fn a_payload_is_read_in_place(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(4));
     let (sender, receiver) = (queue.sender(), queue.receiver());
@@ -257,7 +257,7 @@ pub fn every_kind_of_message_is_carried(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn everybody_who_opens_a_name_gets_the_same_queue(subject: &dyn Subject) {
+pub fn all_openers_of_a_name_get_the_same_queue(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let opened = |request: &OpenRequest| subject.open(&trial.name, request).map(ByteQueue::over);
     let only_open = OpenRequest {
@@ -282,7 +282,7 @@ pub fn everybody_who_opens_a_name_gets_the_same_queue(subject: &dyn Subject) {
     };
     assert!(matches!(opened(&create), Err(QueueError::Exists { .. })));
 
-    // Settings that the request does not insist on are those found.
+    // Settings that the request does not require are those of the existing queue.
     let other = settings(6);
     let mut request = OpenRequest {
         settings: other,

@@ -91,7 +91,7 @@ const A_MOMENT: Duration = Duration::from_millis(2);
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_failed_send_hands_the_message_back(subject: &dyn Subject) {
+pub fn a_failed_send_returns_the_message(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let bytes = trial.create(&settings(1));
     let queue: Queue<Vec<u8>> = Queue::over(bytes.clone(), Encoding::default());
@@ -146,7 +146,7 @@ pub fn a_failed_send_hands_the_message_back(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn too_large_a_payload_is_refused_with_the_limit(subject: &dyn Subject) {
+pub fn an_oversized_payload_is_refused_with_the_limit(subject: &dyn Subject) {
     let (inline_only, with_memory) = (100, LARGEST);
     for most in [inline_only, with_memory] {
         let trial = Trial::new(subject);
@@ -234,14 +234,14 @@ pub fn a_loan_holds_a_place_until_it_is_published_or_dropped(subject: &dyn Subje
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_blocked_receiver_goes_on_when_a_message_comes(subject: &dyn Subject) {
-    a_number_is_handed_to_and_fro(subject);
-    as_many_receivers_go_on_as_messages_come(subject);
-    a_message_given_back_wakes_somebody(subject);
+pub fn a_blocked_receiver_continues_when_a_message_arrives(subject: &dyn Subject) {
+    a_number_is_passed_back_and_forth(subject);
+    each_message_wakes_one_receiver(subject);
+    a_returned_message_wakes_a_receiver(subject);
 }
 
 /// Each player is asleep, or about to be, when the other one sends.
-fn a_number_is_handed_to_and_fro(subject: &dyn Subject) {
+fn a_number_is_passed_back_and_forth(subject: &dyn Subject) {
     let rounds = u64::from(rounds(subject, 1000));
     let (there, back) = (Trial::new(subject), Trial::new(subject));
     there
@@ -273,7 +273,7 @@ fn a_number_is_handed_to_and_fro(subject: &dyn Subject) {
 }
 
 /// Each receiver holds its message until all have one. None can take two, so none may stay asleep.
-fn as_many_receivers_go_on_as_messages_come(subject: &dyn Subject) {
+fn each_message_wakes_one_receiver(subject: &dyn Subject) {
     const RECEIVERS: u32 = 3;
     let rounds = rounds(subject, 300);
     let trial = Trial::new(subject);
@@ -299,8 +299,8 @@ fn as_many_receivers_go_on_as_messages_come(subject: &dyn Subject) {
     });
 }
 
-/// A player that has the message returns it, and takes no more until the other one has had it.
-fn a_message_given_back_wakes_somebody(subject: &dyn Subject) {
+/// A player that gets the message returns it, and takes no more until the other one has had it.
+fn a_returned_message_wakes_a_receiver(subject: &dyn Subject) {
     let rounds = rounds(subject, 200);
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(1));
@@ -347,7 +347,7 @@ fn a_message_given_back_wakes_somebody(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_blocked_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
+pub fn a_blocked_sender_continues_when_a_place_is_free(subject: &dyn Subject) {
     type Freeing = fn(&Trial<'_>, u32);
     let freeings: [Freeing; 3] = [
         |trial, _| {
@@ -375,7 +375,7 @@ pub fn a_blocked_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
         |trial, _| {
             let queue = trial.open();
             let (sender, receiver) = (queue.sender(), queue.receiver());
-            // Sometimes takes the place itself, and returns it.
+            // Sometimes takes the place itself, and frees it again.
             while !queue.transport().is_closed().unwrap() {
                 drop(sender.try_loan(LARGEST as usize));
                 while let Ok(delivery) = receiver.try_recv() {
@@ -389,7 +389,7 @@ pub fn a_blocked_sender_goes_on_when_a_place_is_free(subject: &dyn Subject) {
             stream(subject, capacity, len, freeing);
         }
     }
-    as_many_senders_go_on_as_places_become_free(subject);
+    each_free_place_wakes_one_sender(subject);
 }
 
 /// Two senders send as fast as places become free.
@@ -420,7 +420,7 @@ fn stream(subject: &dyn Subject, capacity: u32, len: usize, freeing: fn(&Trial<'
 }
 
 /// Each sender holds its place until all have one, so none may stay asleep.
-fn as_many_senders_go_on_as_places_become_free(subject: &dyn Subject) {
+fn each_free_place_wakes_one_sender(subject: &dyn Subject) {
     const SENDERS: u32 = 3;
     let rounds = rounds(subject, 200);
     let trial = Trial::new(subject);
@@ -550,7 +550,7 @@ fn a_deadline_is_kept_while_others_are_busy(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_closed_queue_takes_nothing_and_drains(subject: &dyn Subject) {
+pub fn a_closed_queue_refuses_messages_and_drains(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(5));
     let other = trial.open();
@@ -617,11 +617,11 @@ pub fn a_closed_queue_takes_nothing_and_drains(subject: &dyn Subject) {
         );
         assert_eq!(receiver.recv().unwrap_err().failure, RecvFailure::Closed);
     }
-    everybody_blocked_goes_on_at_the_end(subject);
+    all_blocked_callers_continue_at_the_end(subject);
 }
 
 /// The last message of a closed queue ends in various ways while others wait for it.
-fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
+fn all_blocked_callers_continue_at_the_end(subject: &dyn Subject) {
     for round in 0..rounds(subject, 120) {
         let trial = Trial::new(subject);
         let settings = QueueSettings {
@@ -655,7 +655,7 @@ fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
                 scope.spawn(blocked_receiver);
             }
             let _alarm = trial.alarm();
-            // Each end comes some tries later. On a busy machine each may cost a slice of time.
+            // Each end happens some tries later. On a busy machine each may cost a slice of time.
             for _ in 0..round / 6 {
                 thread::yield_now();
             }
@@ -683,11 +683,11 @@ fn everybody_blocked_goes_on_at_the_end(subject: &dyn Subject) {
         let end = trial.open().receiver().recv().map(drop);
         assert_eq!(end.unwrap_err().failure, RecvFailure::Closed);
     }
-    a_loan_given_up_is_the_end(subject);
+    a_dropped_loan_ends_the_drain(subject);
 }
 
 /// The last loan of a closed queue is dropped.
-fn a_loan_given_up_is_the_end(subject: &dyn Subject) {
+fn a_dropped_loan_ends_the_drain(subject: &dyn Subject) {
     for round in 0..rounds(subject, 40) {
         let trial = Trial::new(subject);
         let queue = trial.create(&settings(1));
@@ -716,7 +716,7 @@ fn a_loan_given_up_is_the_end(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_removed_queue_wakes_and_refuses_everybody(subject: &dyn Subject) {
+pub fn a_removed_queue_wakes_and_refuses_all_callers(subject: &dyn Subject) {
     for round in 0..rounds(subject, 50) {
         let (empty, full) = (Trial::new(subject), Trial::new(subject));
         empty.create(&settings(1));
@@ -741,10 +741,10 @@ pub fn a_removed_queue_wakes_and_refuses_everybody(subject: &dyn Subject) {
             assert!(empty.remove() && full.remove());
         });
     }
-    what_was_under_way_ends(subject);
+    unfinished_work_ends(subject);
 }
 
-fn what_was_under_way_ends(subject: &dyn Subject) {
+fn unfinished_work_ends(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let old = trial.create(&settings(4));
     let (sender, receiver) = (old.sender(), old.receiver());

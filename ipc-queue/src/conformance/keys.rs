@@ -148,7 +148,7 @@ pub fn a_forgotten_key_can_be_sent_again(subject: &dyn Subject) {
 }
 
 /// See [`transport`](crate::transport).
-pub fn as_many_keys_are_remembered_as_the_queue_says(subject: &dyn Subject) {
+pub fn the_promised_number_of_keys_is_remembered(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let Some(queue) = with_keys(&trial, 3) else {
         return;
@@ -195,11 +195,11 @@ pub fn as_many_keys_are_remembered_as_the_queue_says(subject: &dyn Subject) {
 
 /// See [`transport`](crate::transport).
 #[cfg(not(target_os = "linux"))]
-pub fn a_saved_queue_comes_back_with_everything(_: &dyn Subject) {}
+pub fn a_saved_queue_is_restored_completely(_: &dyn Subject) {}
 
 /// See [`transport`](crate::transport).
 #[cfg(target_os = "linux")]
-pub fn a_saved_queue_comes_back_with_everything(subject: &dyn Subject) {
+pub fn a_saved_queue_is_restored_completely(subject: &dyn Subject) {
     use crate::options::QueueOptions;
     use crate::snapshot::{Place, SnapshotError, move_queue, restore_to, save, save_from};
 

@@ -16,8 +16,8 @@ const HELD: &str = "holds a message until it is killed";
 /// Longer than any test: a test that has to wait for this shows that a death was not noticed.
 const LEASE: Duration = Duration::from_secs(3600);
 
-/// The work of the process that [`Subject::holder`] starts. It receives a message, says so on its
-/// standard output, and holds the message until it is killed, or until its standard input ends.
+/// The work of the process that [`Subject::holder`] starts. It receives a message, reports that on
+/// its standard output, and holds the message until it is killed, or until its standard input ends.
 ///
 /// # Panics
 /// If there is no message.
@@ -58,7 +58,7 @@ impl Drop for Holder {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_killed_receivers_message_comes_again(subject: &dyn Subject) {
+pub fn a_killed_receivers_message_is_redelivered(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&QueueSettings {
         lease: Some(LEASE),
@@ -88,7 +88,7 @@ pub fn a_killed_receivers_message_comes_again(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn who_holds_what_can_be_asked(subject: &dyn Subject) {
+pub fn leases_can_be_listed(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let (queue, other) = (trial.create(&settings(4)), trial.open());
     let leases = || {

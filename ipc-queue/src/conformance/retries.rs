@@ -23,7 +23,7 @@ const LOOKS: usize = 100;
 
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_nack_waits_as_the_queues_policy_says(subject: &dyn Subject) {
+pub fn a_nack_is_delayed_by_the_queues_backoff(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&QueueSettings {
         backoff: Backoff::List(vec![SHORT, SHORT * 2]),
@@ -47,7 +47,7 @@ pub fn a_nack_waits_as_the_queues_policy_says(subject: &dyn Subject) {
 
 /// # Panics
 /// If the subject breaks the promise.
-pub fn leases_that_end_are_limited_by_themselves(subject: &dyn Subject) {
+pub fn expired_leases_have_a_separate_limit(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&QueueSettings {
         lease: Some(SHORT),
@@ -154,7 +154,7 @@ pub fn a_reason_is_kept_in_the_dead_letter(subject: &dyn Subject) {
 
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_snoozed_message_comes_back_without_losing_an_attempt(subject: &dyn Subject) {
+pub fn a_snooze_does_not_count_as_an_attempt(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&QueueSettings {
         attempt_limit: 2,
@@ -180,7 +180,7 @@ pub fn a_snoozed_message_comes_back_without_losing_an_attempt(subject: &dyn Subj
         let early = receiver.try_recv();
         assert!(snoozed_at.elapsed() >= SHORT || early.is_err());
         match early {
-            // Dropped, it would be nacked.
+            // Dropping it would nack it.
             Ok(delivery) => delivery.snooze(Duration::ZERO).expect("we hold it"),
             Err(error) => assert_eq!(error, TryRecvError::Empty),
         }

@@ -51,7 +51,7 @@ pub fn an_acked_message_is_gone(subject: &dyn Subject) {
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_nacked_message_comes_again_with_a_higher_attempt(subject: &dyn Subject) {
+pub fn a_nacked_message_is_redelivered_with_a_higher_attempt(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let receivers = [queue.receiver(), queue.receiver(), trial.open().receiver()];
@@ -79,7 +79,7 @@ pub fn a_nacked_message_comes_again_with_a_higher_attempt(subject: &dyn Subject)
     }
 }
 
-/// Even if it is dropped because its holder panicked.
+/// This also holds if it is dropped because its holder panicked.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -109,11 +109,12 @@ pub fn a_dropped_delivery_is_a_nack(subject: &dyn Subject) {
     delivery.ack().expect("we hold it");
 }
 
-/// It delays no other message meanwhile. It does come back, to a receiver that waits.
+/// Meanwhile it delays no other message. It is redelivered after the delay, to a receiver that
+/// waits.
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn a_delayed_nack_comes_back_not_before_its_time(subject: &dyn Subject) {
+pub fn a_delayed_nack_is_not_redelivered_early(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&QueueSettings {
         attempt_limit: QueueSettings::MAX_ATTEMPTS,
@@ -140,7 +141,7 @@ pub fn a_delayed_nack_comes_back_not_before_its_time(subject: &dyn Subject) {
             "delayed by {delay:?}, it was delivered after {waited:?}"
         );
     }
-    a_sleeper_gets_what_was_delayed(subject);
+    a_sleeping_receiver_gets_a_delayed_message(subject);
 }
 
 fn give_back_after(receiver: &ByteReceiver, delay: Duration) -> Instant {
@@ -161,7 +162,7 @@ fn poll(receiver: &ByteReceiver) -> ByteDelivery<'_> {
 }
 
 /// Two receivers return a message with a delay in turn, each while the other one is asleep.
-fn a_sleeper_gets_what_was_delayed(subject: &dyn Subject) {
+fn a_sleeping_receiver_gets_a_delayed_message(subject: &dyn Subject) {
     const ROUNDS: u8 = 40;
     const DELAY: Duration = Duration::from_millis(3);
     let trial = Trial::new(subject);
@@ -251,7 +252,7 @@ pub fn a_message_past_its_attempt_limit_is_a_dead_letter(subject: &dyn Subject) 
     }
 }
 
-/// Whatever attempts it has left. Other messages are delivered as before.
+/// The number of its remaining attempts does not matter. Other messages are delivered as before.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -285,9 +286,9 @@ pub fn a_buried_message_is_a_dead_letter(subject: &dyn Subject) {
     assert_eq!(number_in(&letter.payload), 2);
 }
 
-/// After a requeue, the same message waits in place, so it works on a full queue too; its attempts
-/// are counted anew. After a discard, it is gone and its place is free. In a closed queue it stays
-/// as it is.
+/// After a requeue, the same message waits in place, so this also works on a full queue; its
+/// attempts are counted from 1 again. After a discard, it is gone and its place is free. In a
+/// closed queue it stays a dead letter.
 ///
 /// # Panics
 /// If the subject breaks the promise.
@@ -309,7 +310,7 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
                 kill(&receiver, reason);
                 let letter = the_dead_letter(&queue);
                 assert_eq!(letter.reason, reason);
-                // If the transport has this information.
+                // Checked only if the transport has this information.
                 let us = std::process::id();
                 assert_eq!(letter.last_worker.unwrap_or(us), us);
                 letter
@@ -344,7 +345,7 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
             assert_eq!(number_in(again.payload()), 1);
             other.ack().expect("we hold it");
             again.nack().expect("we hold it");
-            // Attempts are counted anew.
+            // Attempts are counted from 1 again.
             let again = receiver.try_recv().expect("it has another attempt");
             assert_eq!(again.attempt(), 2);
             again.ack().expect("we hold it");
@@ -371,11 +372,11 @@ fn kill(receiver: &ByteReceiver, reason: DeadReason) {
 }
 
 /// The lease does not end early. Afterwards the calls of the former holder fail and change nothing.
-/// The payload that it reads does not change until it lets go.
+/// The payload that it reads does not change until it releases the delivery.
 ///
 /// # Panics
 /// If the subject breaks the promise.
-pub fn an_expired_lease_is_lost_and_the_message_comes_again(subject: &dyn Subject) {
+pub fn an_expired_lease_is_lost_and_its_message_redelivered(subject: &dyn Subject) {
     const LEASE: Duration = Duration::from_millis(20);
     type End = fn(ByteDelivery<'_>) -> bool;
     let ends: [End; 6] = [

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_is_found_again_in_its_text() {
+    fn a_table_round_trips_through_its_text() {
         let some = Capabilities::none().natively([Feature::Pause, Feature::Delay]);
         let table = Table::new()
             .with("one", some)

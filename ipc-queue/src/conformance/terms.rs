@@ -76,7 +76,7 @@ fn send(sender: &ByteSender, payload: &[u8], options: &SendOptions) {
 }
 
 /// See [`transport`](crate::transport).
-pub fn a_delayed_message_comes_not_before_its_time(subject: &dyn Subject) {
+pub fn a_delayed_message_is_not_delivered_early(subject: &dyn Subject) {
     let short = short(subject);
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
@@ -140,7 +140,7 @@ pub fn an_expired_message_is_dropped_and_its_place_is_free(subject: &dyn Subject
 }
 
 /// See [`transport`](crate::transport).
-pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Subject) {
+pub fn urgent_messages_go_first_and_others_do_not_starve(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let with = |aging| QueueSettings {
         priorities: true,
@@ -181,7 +181,7 @@ pub fn urgent_messages_go_first_and_others_do_not_wait_for_ever(subject: &dyn Su
         }
     }
     assert_eq!(said(&receiver), Err(TryRecvError::Empty));
-    // A blocked receiver wakes for each.
+    // A blocked receiver wakes for each message.
     for priority in Priority::ALL {
         thread::scope(|scope| {
             let options = SendOptions::new().priority(priority);
@@ -313,7 +313,7 @@ pub fn a_token_grows_with_each_delivery(subject: &dyn Subject) {
 }
 
 /// See [`transport`](crate::transport).
-pub fn a_full_queue_drops_the_oldest_if_told_to(subject: &dyn Subject) {
+pub fn a_full_queue_drops_the_oldest_message_on_request(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let dropping = SendOptions::new().overflow(OverflowPolicy::DropOldest);
@@ -388,7 +388,7 @@ pub fn a_paused_queue_delivers_nothing_until_it_is_resumed(subject: &dyn Subject
 }
 
 /// See [`transport`](crate::transport).
-pub fn a_purge_drops_what_waits_and_nothing_else(subject: &dyn Subject) {
+pub fn a_purge_drops_only_waiting_messages(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(5));
     let transport = queue.transport();
@@ -431,7 +431,7 @@ pub fn a_purge_drops_what_waits_and_nothing_else(subject: &dyn Subject) {
 }
 
 /// See [`transport`](crate::transport).
-pub fn a_queue_is_drained_when_everything_was_settled(subject: &dyn Subject) {
+pub fn a_queue_is_drained_when_everything_is_settled(subject: &dyn Subject) {
     let trial = Trial::new(subject);
     let queue = trial.create(&settings(3));
     let transport = queue.transport();

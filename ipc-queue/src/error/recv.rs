@@ -96,7 +96,7 @@ impl RecvFailure {
     }
 
     /// Returns whether the failure concerns only one message. If so, the next call continues with
-    /// the message after it, and a loop over messages should go on too.
+    /// the message after it, and a loop over messages should also continue.
     #[must_use]
     pub fn is_of_one_message(&self) -> bool {
         matches!(self, Self::Decode { .. } | Self::Damaged { .. })
@@ -115,7 +115,7 @@ impl RecvFailure {
 
 impl RecvError {
     /// Returns whether the error concerns only one message. If so, the next call continues with the
-    /// message after it, and a loop over messages should go on too.
+    /// message after it, and a loop over messages should also continue.
     #[must_use]
     pub fn is_of_one_message(&self) -> bool {
         self.failure.is_of_one_message()
@@ -130,7 +130,7 @@ impl RecvError {
 
 impl TryRecvError {
     /// Returns whether the error concerns only one message. If so, the next call continues with the
-    /// message after it, and a loop over messages should go on too.
+    /// message after it, and a loop over messages should also continue.
     #[must_use]
     pub fn is_of_one_message(&self) -> bool {
         self.failure().is_some_and(RecvFailure::is_of_one_message)
@@ -160,7 +160,7 @@ impl TryRecvError {
 
 impl RecvTimeoutError {
     /// Returns whether the error concerns only one message. If so, the next call continues with the
-    /// message after it, and a loop over messages should go on too.
+    /// message after it, and a loop over messages should also continue.
     #[must_use]
     pub fn is_of_one_message(&self) -> bool {
         self.failure().is_some_and(RecvFailure::is_of_one_message)

@@ -34,7 +34,7 @@ pub(super) struct Keys {
 enum Use {
     /// Taken by a loan.
     Now,
-    /// Sent with this message, and remembered until this time. `None`: for ever.
+    /// Sent with this message, and remembered until this time. `None`: forever.
     Sent(MessageId, Option<Instant>),
 }
 

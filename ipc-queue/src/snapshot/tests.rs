@@ -110,7 +110,7 @@ fn fill(queue: &ByteQueue) {
             delivery.ack().unwrap();
             break;
         }
-        // In their order again, without counting an attempt.
+        // Returned in order, without counting an attempt.
         delivery.snooze(Duration::ZERO).unwrap();
     }
 }
@@ -208,7 +208,7 @@ fn everything_survives_a_move() {
 }
 
 #[test]
-fn a_delay_goes_on_by_the_wall_clock_and_never_ends_early() {
+fn a_saved_delay_follows_the_wall_clock_and_never_ends_early() {
     let stage = Stage::new();
     let queue = stage.open("q", QueueOptions::new());
     let delayed = SendOptions::new().delay(HOUR);
@@ -245,7 +245,7 @@ fn a_delay_goes_on_by_the_wall_clock_and_never_ends_early() {
 }
 
 #[test]
-fn a_damaged_file_is_refused_whatever_byte_changed() {
+fn a_file_with_any_changed_byte_is_refused() {
     let stage = Stage::new();
     let queue = stage.open("q", full());
     queue.sender().send(b"precious").unwrap();
@@ -295,7 +295,7 @@ fn a_damaged_file_is_refused_whatever_byte_changed() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_before_anything_moves() {
+fn a_snapshot_that_does_not_fit_is_refused_before_anything_moves() {
     let stage = Stage::new();
     let queue = stage.open("q", full().capacity(4));
     for size in [10, 10, 5000, 5000] {
@@ -421,13 +421,13 @@ fn a_snapshot_is_restored_once() {
 }
 
 #[test]
-fn a_save_that_was_cut_short_before_the_removal_is_completed_by_either() {
+fn a_save_interrupted_before_the_removal_is_completed_by_save_or_restore() {
     for complete in ["save", "restore"] {
         let stage = Stage::new();
         let queue = stage.open("q", QueueOptions::new());
         queue.sender().send(b"once").unwrap();
         drop(queue);
-        // As after a kill between the file's renaming and the queue's removal.
+        // The state after a kill between the file's renaming and the queue's removal.
         let frozen = stage.frozen("q");
         let place = Place::parse(&stage.address("q")).unwrap();
         write(&frozen, &place, &stage.file()).unwrap();
@@ -477,7 +477,7 @@ fn cut_short(stage: &Stage) {
 }
 
 #[test]
-fn a_restore_that_was_cut_short_is_completed_in_order_and_without_doubles() {
+fn an_interrupted_restore_is_completed_in_order_and_without_duplicates() {
     let stage = Stage::new();
     cut_short(&stage);
     let moved = stage.restore("other", &QueueOptions::new()).unwrap();
@@ -493,10 +493,10 @@ fn a_restore_that_was_cut_short_is_completed_in_order_and_without_doubles() {
 }
 
 #[test]
-fn a_restore_that_was_cut_short_before_it_thawed_is_completed_by_thawing() {
+fn a_restore_interrupted_before_thawing_is_completed_by_thawing() {
     let stage = Stage::new();
     cut_short(&stage);
-    // As after a kill that follows the record that everything was added.
+    // The state after a kill right after the record that everything was added.
     let frozen = stage.frozen("other");
     let id = frozen.restoring().unwrap();
     frozen.note_done(id);
@@ -529,7 +529,7 @@ fn a_file_that_another_save_wrote_is_not_overwritten() {
 }
 
 #[test]
-fn a_restore_that_was_cut_short_keeps_others_out_until_it_is_given_up() {
+fn an_interrupted_restore_keeps_others_out_until_it_is_abandoned() {
     let stage = Stage::new();
     let queue = stage.open("q", QueueOptions::new());
     queue.sender().send(b"in the file").unwrap();

@@ -127,7 +127,7 @@ impl From<Unavailable> for QueueGone {
             Unavailable::Removed => Self::Removed,
             Unavailable::Deleted => Self::Deleted,
             Unavailable::Truncated => Self::Truncated,
-            // Failures of the server's own: its client was not forked and has lost no descriptor.
+            // Failures of the server itself: its client was not forked and has lost no descriptor.
             Unavailable::Forked
             | Unavailable::DescriptorLost { .. }
             | Unavailable::Transport { .. } => Self::Other(format!("the server reports: {cause}")),
@@ -204,7 +204,7 @@ impl From<SendFailed> for SendFailure {
     fn from(failed: SendFailed) -> Self {
         let size = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
         match failed {
-            // Where a port does not wait for room, for example when it publishes a loan.
+            // For ports that do not wait for room, for example when one publishes a loan.
             SendFailed::NoRoom { missing, .. } => {
                 Unavailable::transport(missing.to_string()).into()
             }
@@ -305,7 +305,7 @@ impl From<ControlError> for ControlFailed {
             ControlFailure::Refused { reason } => Self::Refused { reason },
             ControlFailure::Damaged { reason } => Self::Damaged { reason },
             ControlFailure::NotSent(failure) => Self::NotSent(failure.into()),
-            // Failures of the server's own: its client was not forked, and opened nothing.
+            // Failures of the server itself: its client was not forked, and opened nothing.
             other @ (ControlFailure::Unavailable(_)
             | ControlFailure::Frozen { .. }
             | ControlFailure::Open(_)) => Self::Refused {

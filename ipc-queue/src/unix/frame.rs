@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_refused_before_it_comes() {
+    fn an_oversized_frame_is_refused_before_it_arrives() {
         let (here, there) = pair();
         for length in [MAX_FRAME_BYTES as u32 + 1, u32::MAX] {
             here.stream()
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_was_announced_must_be_there() {
+    fn an_announced_payload_must_be_present() {
         let (here, there) = pair();
         let sealed = Body::Sealed { bytes: 3 };
         let envelope = Envelope {
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_that_nobody_announced_are_an_error() {
+    fn unannounced_descriptors_are_an_error() {
         let (here, there) = pair();
         let sealed = Sealed::copy_of(b"abc").unwrap();
         let bytes = codec::encode(&Envelope {

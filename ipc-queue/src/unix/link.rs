@@ -145,7 +145,8 @@ impl Link {
         answer
     }
 
-    /// As [`call`](Self::call), for a request with several answers. `last` recognizes the last one.
+    /// Like [`call`](Self::call), for a request with several answers. `last` recognizes the last
+    /// one.
     pub(super) fn call_for_all(
         &self,
         ask: &Ask,

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_comes_out_as_it_went_in() {
+    fn a_payload_arrives_unchanged() {
         let payload: Vec<u8> = (0..100_000_u32).map(|n| n as u8).collect();
         let sealed = Sealed::copy_of(&payload).unwrap();
         let accepted = Sealed::accept(handed_over(&sealed.file), 100_000).unwrap();
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_still_change_is_refused() {
+    fn a_payload_that_could_still_change_is_refused() {
         for seals in [SealFlags::empty(), SealFlags::SHRINK, SealFlags::WRITE] {
             let file = File::from(create().unwrap());
             (&file).write_all(b"abc").unwrap();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_was_made_up_is_refused() {
+    fn a_made_up_size_is_refused() {
         let sealed = Sealed::copy_of(b"abc").unwrap();
         for bytes in [0, 2, 4, u64::MAX] {
             let refused = Sealed::accept(handed_over(&sealed.file), bytes);

@@ -434,7 +434,7 @@ fn not_settled(lost: Lost) -> SettleFailure {
     }
 }
 
-/// One request for as many as fit into a frame.
+/// Sends one request for as many acks as fit into a frame.
 impl AckTogether for Link {
     fn ack_all(&self, tickets: &[u64]) -> Vec<Result<(), SettleFailure>> {
         let mut ended = Vec::with_capacity(tickets.len());

@@ -230,7 +230,7 @@ impl UnixServerOptions {
     /// Serves `queue` at `path`.
     ///
     /// # Errors
-    /// As [`UnixServer::bind`].
+    /// Those of [`UnixServer::bind`].
     pub fn bind(
         self,
         path: impl AsRef<Path>,

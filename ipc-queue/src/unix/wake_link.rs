@@ -18,8 +18,8 @@ pub(super) struct WakeLink {
     pub(super) link: Option<Arc<Link>>,
     /// The number of wakes when it was armed last. If no wake has arrived since, it is still armed.
     pub(super) armed_at: Option<u32>,
-    /// The wakes of earlier connections, plus one for each connection that ended: its end is a
-    /// reason to check, too.
+    /// The wakes of earlier connections, plus one for each connection that ended: its end is also a
+    /// reason to check.
     pub(super) earlier: u32,
 }
 

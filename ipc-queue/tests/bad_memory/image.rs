@@ -40,7 +40,7 @@ pub struct Image {
 /// The result of using an image.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Use {
-    /// It was not opened. The error.
+    /// It was not opened, with this error.
     Refused(String),
     /// The number of messages received, of messages that could then be sent, and of dead letters.
     Worked {

@@ -79,9 +79,9 @@ fn any_flipped_bit_of_the_queue_loses_a_bounded_number_of_messages() {
     }
 }
 
-/// Every bit of what is in use, and some of the zeroes between.
+/// Flips every bit of the used part, and some of the zeroes in between.
 #[test]
-fn any_flipped_bit_of_keys_and_levels_does_no_harm() {
+fn any_flipped_bit_of_keys_and_priorities_does_no_harm() {
     let image = Image::of(With::Everything);
     for bit in 8 * PAGE..8 * image.bytes.len() {
         let at = bit / 8;

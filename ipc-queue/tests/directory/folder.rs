@@ -262,7 +262,7 @@ impl Contents<'_> {
         let mut found = false;
         for id in std::mem::take(&mut self.holders) {
             let path = self.folder.path.join(holder(id));
-            // Not there: the handle has just left, and settled everything before.
+            // If the file is missing, the handle has just left, after settling everything.
             if !File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
                 continue;
             }

@@ -396,7 +396,7 @@ struct DirectoryReceiver {
 struct DirectoryHeld {
     folder: Arc<Folder>,
     token: u64,
-    /// Of the handle that received it, which may be gone.
+    /// The presence of the handle that received it. The handle itself may be gone.
     _presence: Arc<Presence>,
 }
 

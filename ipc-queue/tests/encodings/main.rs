@@ -1,4 +1,4 @@
-//! Encodings of typed queues. Which programs may open a queue, what happens to messages that cannot
+//! Encodings of typed queues: which programs may open a queue, what happens to messages that cannot
 //! be read, and old and new programs side by side, as real processes.
 #![cfg(target_os = "linux")]
 

@@ -113,7 +113,7 @@ enum Either {
 }
 
 #[test]
-fn a_type_without_a_shape_is_refused_by_postcard_and_no_other() {
+fn a_type_without_a_shape_is_refused_only_by_postcard() {
     let place = Place::new("local");
     let postcard = QueueOptions::new().encoding(Encoding::Postcard);
     let error = postcard.open::<Either>(&place.address).unwrap_err();
@@ -143,7 +143,7 @@ fn as_number<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S
 }
 
 #[test]
-fn a_value_that_would_not_be_read_back_is_refused_by_send_and_handed_back() {
+fn a_value_that_would_not_be_read_back_is_refused_and_returned_by_send() {
     let place = Place::new("local");
     let postcard = QueueOptions::new().encoding(Encoding::Postcard);
     let queue = postcard.open::<Sparse>(&place.address).unwrap();

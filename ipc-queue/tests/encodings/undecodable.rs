@@ -95,7 +95,7 @@ fn an_undecodable_message_is_buried_at_the_attempt_limit_with_the_decoding_error
 }
 
 #[test]
-fn a_batch_leaves_out_what_it_cannot_read_and_gives_it_back() {
+fn a_batch_omits_and_returns_unreadable_messages() {
     for mut place in Place::all() {
         place.create::<Old>(&options());
         let (queue, bytes) = opened(&place);

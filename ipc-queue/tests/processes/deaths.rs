@@ -69,7 +69,7 @@ fn a_message_whose_receivers_always_die_becomes_a_dead_letter_with_its_reason() 
 }
 
 #[test]
-fn deaths_of_receivers_are_limited_by_themselves() {
+fn deaths_of_receivers_have_a_separate_limit() {
     let stage = Stage::new(&QueueSettings {
         attempt_limit: 9,
         crash_limit: 2,
@@ -121,7 +121,7 @@ fn sender_killed_while_holding_a_loan_leaves_the_place_free() {
 }
 
 #[test]
-fn blocked_receiver_goes_on_when_the_holder_is_killed() {
+fn blocked_receiver_continues_when_the_holder_is_killed() {
     let stage = Stage::new(&settings(1));
     let mut receiver = stage.puppet();
     for number in 1..=10 {
@@ -141,7 +141,7 @@ fn blocked_receiver_goes_on_when_the_holder_is_killed() {
 }
 
 #[test]
-fn blocked_sender_goes_on_when_the_holder_of_the_last_place_is_killed() {
+fn blocked_sender_continues_when_the_holder_of_the_last_place_is_killed() {
     let stage = Stage::new(&settings(1));
     let mut sender = stage.puppet();
     for number in 1..=10 {
@@ -167,7 +167,7 @@ fn all_killed_and_the_next_process_gets_everything() {
         assert!(holder.hear().starts_with("blocking"));
         holder.expect("sent");
     }
-    // Two of four messages are held, and four places are lent, when all die.
+    // When all processes die, two of four messages are held, and four places are lent.
     for (number, holder) in (1..).zip(&mut holders[..2]) {
         holder.tell("receive");
         assert!(holder.hear().starts_with("blocking"));
@@ -221,7 +221,7 @@ fn messages_outlive_every_process() {
 }
 
 #[test]
-fn a_receiver_that_ends_without_settling_gives_back() {
+fn a_receiver_that_ends_without_settling_returns_its_message() {
     let stage = Stage::new(&settings(1));
     let queue = stage.open();
     queue.sender().try_send(&content(1, SMALL)).unwrap();
@@ -266,7 +266,7 @@ fn a_crash_at_the_end_of_a_closed_queue_loses_nothing() {
 }
 
 #[test]
-fn the_dead_leave_their_slots_to_others() {
+fn slots_of_dead_processes_are_reused() {
     let stage = Stage::new(&QueueSettings {
         max_participants: 2,
         ..settings(2)
@@ -287,7 +287,7 @@ fn the_dead_leave_their_slots_to_others() {
 }
 
 #[test]
-fn a_queue_full_of_dead_letters_says_so_and_drops_none() {
+fn a_queue_full_of_dead_letters_reports_them_and_drops_none() {
     const CAPACITY: u32 = 3;
     let stage = Stage::new(&QueueSettings {
         attempt_limit: 1,

@@ -64,7 +64,7 @@ fn hear(words: &[&str]) -> String {
 }
 
 #[test]
-fn a_death_with_a_lease_is_told_once_and_counted_once() {
+fn a_death_with_a_lease_is_reported_and_counted_once() {
     listen();
     let stage = Stage::new(&settings(2));
     let queue = stage.open();
@@ -98,7 +98,7 @@ fn a_death_with_a_lease_is_told_once_and_counted_once() {
 }
 
 #[test]
-fn counters_of_the_dead_are_there_when_nobody_is() {
+fn counters_of_dead_processes_remain_without_live_ones() {
     let stage = Stage::new(&settings(8));
     for _ in 0..3 {
         let mut both = stage.puppet();
@@ -122,7 +122,7 @@ fn counters_of_the_dead_are_there_when_nobody_is() {
 }
 
 #[test]
-fn how_attempts_ended_is_told_and_counted_apart() {
+fn ends_of_attempts_are_reported_and_counted_separately() {
     listen();
     let stage = Stage::new(&QueueSettings {
         lease: Some(Duration::from_millis(50)),
@@ -152,7 +152,7 @@ fn how_attempts_ended_is_told_and_counted_apart() {
 }
 
 #[test]
-fn what_is_done_to_a_queue_is_told() {
+fn operations_on_a_queue_are_traced() {
     listen();
     let stage = Stage::new(&settings(2));
     let queue = stage.open();

@@ -1,5 +1,5 @@
-//! A number is not an identity. The effects when a process loses its descriptor, when the file is
-//! deleted by something else, and when clocks differ. And tools find a slot.
+//! A number is not an identity: a process that loses its descriptor, a file that is deleted by
+//! other code, clocks that differ. Also, tools always find a slot.
 
 use std::fs;
 use std::io::Write;
@@ -150,7 +150,7 @@ fn lose_descriptor_while_blocked(queue: &ByteQueue) {
 }
 
 #[test]
-fn a_blocked_receiver_is_told_that_its_process_lost_the_descriptor() {
+fn a_blocked_receiver_gets_an_error_when_its_process_loses_the_descriptor() {
     let stage = Stage::new(&settings(8));
     let mut clumsy = stage.start("identity lose-blocked");
     clumsy.expect("told");
@@ -162,8 +162,8 @@ fn a_blocked_receiver_is_told_that_its_process_lost_the_descriptor() {
 // --- PIDs ----------------------------------------------------------------------------------------
 
 #[test]
-fn a_queue_that_is_used_in_another_pid_namespace_is_seen_to_be_in_use() {
-    let test = "a_queue_that_is_used_in_another_pid_namespace_is_seen_to_be_in_use";
+fn a_queue_used_in_another_pid_namespace_counts_as_in_use() {
+    let test = "a_queue_used_in_another_pid_namespace_counts_as_in_use";
     let flags = ["--pid", "--fork", "--kill-child", "--mount-proc"];
     let possible = Command::new("unshare").args(flags).arg("true").output();
     if !possible.is_ok_and(|output| output.status.success()) {
@@ -216,13 +216,13 @@ fn try_while_it_is_deleted(queue: &ByteQueue) {
 }
 
 #[test]
-fn a_queue_that_a_cleaner_deletes_is_told_to_those_who_wait_and_to_those_who_do_not() {
+fn a_queue_deleted_by_a_cleaner_is_an_error_for_waiting_and_other_calls() {
     let stage = Stage::new(&settings(8));
     let mut waits = stage.start("identity wait");
     waits.asleep();
     fs::remove_file(stage.file()).unwrap();
     waits.expect("deleted");
-    // As the error advises.
+    // Follows the error's advice.
     let request = OpenRequest {
         settings: settings(8),
         mode: OpenMode::Create,
@@ -245,7 +245,7 @@ fn a_queue_that_a_cleaner_deletes_is_told_to_those_who_wait_and_to_those_who_do_
 
 // --- Clocks --------------------------------------------------------------------------------------
 
-/// A million seconds ahead.
+/// Runs with its clock a million seconds ahead.
 fn use_in_time_namespace(queue: &ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     // The first expires after an hour, which is not over. The other is still delayed.
@@ -286,7 +286,7 @@ fn delays_and_expiries_last_as_long_in_every_time_namespace() {
     command.args(flags).arg(std::env::current_exe().unwrap());
     let mut there = stage.start_by(command, "identity clock");
     there.expect("sent");
-    // Not within eleven days.
+    // It must not expire within eleven days.
     expect_message(&receiver, 3, 1).ack().unwrap();
     assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
     assert_eq!(stats(&queue).delayed, 1);
@@ -297,7 +297,7 @@ fn delays_and_expiries_last_as_long_in_every_time_namespace() {
 // --- Slots ---------------------------------------------------------------------------------------
 
 #[test]
-fn a_tool_can_attach_and_act_when_as_many_processes_are_attached_as_may_be() {
+fn a_tool_can_attach_when_the_maximum_number_of_processes_is_attached() {
     let few = QueueSettings {
         max_participants: 2,
         ..settings(4)
@@ -345,7 +345,7 @@ fn a_tool_can_attach_and_act_when_as_many_processes_are_attached_as_may_be() {
 }
 
 #[test]
-fn a_send_that_timed_out_says_whether_places_or_payload_memory_were_missing() {
+fn a_send_timeout_says_whether_places_or_payload_memory_were_missing() {
     let small_pool = QueueSettings {
         pool_bytes: 5056,
         ..settings(4)

@@ -29,7 +29,7 @@ fn figure(snapshotter: &Snapshotter, name: &str, labels: &[(&str, &str)]) -> f64
 }
 
 #[test]
-fn a_death_is_among_the_published_figures_whoever_publishes_them() {
+fn any_process_publishes_the_death_of_another() {
     let stage = Stage::new(&settings(2));
     let mut holder = stage.puppet();
     holder.tell(&format!("send 1 {SMALL}"));

@@ -1,4 +1,4 @@
-//! Reasons of failures, given by receivers that are killed with SIGKILL meanwhile.
+//! Reasons of failures, given by receivers that are killed with SIGKILL while they write.
 
 use ipc_queue::conformance::{content, number_in};
 use ipc_queue::{ByteQueue, DeadLetter, DeadReason, Nack, QueueSettings};
@@ -46,7 +46,7 @@ fn check(letter: &DeadLetter) {
 }
 
 #[test]
-fn receivers_killed_while_they_give_reasons_leave_whole_ones_and_no_slot_in_use() {
+fn receivers_killed_while_giving_reasons_leave_complete_ones_and_free_slots() {
     let stage = Stage::new(&QueueSettings {
         attempt_limit: 5,
         crash_limit: 4,

@@ -29,7 +29,7 @@ const ROLE: &str = "IPC_QUEUE_TEST_ROLE";
 const FOLDER: &str = "IPC_QUEUE_TEST_FOLDER";
 /// Distinguishes a role's lines from those of the test harness around it.
 const MARK: char = '@';
-/// The time after which a test counts as stuck. Not a statement about speed.
+/// The time after which a test counts as stuck. It says nothing about speed.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The size of the largest payload, which needs a chunk.
 pub const LARGEST: usize = 5000;
@@ -253,7 +253,7 @@ impl Puppet {
         self.kill_but_keep_input();
     }
 
-    /// As `kill`, but keeps its standard input open for its own children.
+    /// Like `kill`, but keeps its standard input open for its own children.
     pub fn kill_but_keep_input(&mut self) -> Option<ChildStdin> {
         self.process.kill().unwrap();
         self.process.wait().unwrap();

@@ -89,7 +89,7 @@ fn a_stopped_holder_whose_lease_expired_gets_lease_lost() {
         let again = expect_message(&receiver, 1, 2);
         again.extend(HOUR).unwrap();
         again.ack().unwrap();
-        // The payload that it reads is not touched while the others go on.
+        // The payload that it reads is not touched while the others continue.
         assert_eq!((stats(&queue).quarantined, stats(&queue).in_use()), (1, 1));
         others_go_on(&queue, 2);
         stopped.go_on();
@@ -127,7 +127,7 @@ fn a_stopped_holder_that_is_killed_later_leaves_its_place_free() {
 }
 
 #[test]
-fn a_message_that_two_held_too_long_is_a_dead_letter() {
+fn a_message_held_too_long_twice_becomes_a_dead_letter() {
     let stage = Stage::new(&leased(2));
     let queue = stage.open();
     let sender = queue.sender();
@@ -140,7 +140,7 @@ fn a_message_that_two_held_too_long_is_a_dead_letter() {
     assert_eq!((letter.attempts, letter.reason), (2, DeadReason::Expired));
     assert_eq!((letter.nacks, letter.expiries, letter.crashes), (0, 2, 0));
     assert_eq!(letter.payload, content(1, LARGEST));
-    // After the discard, its place is kept until both let go: one by settling, one by dying.
+    // After the discard, its place is kept until both release it: one by settling, one by dying.
     assert!(queue.transport().discard(letter.id).unwrap());
     assert_eq!((stats(&queue).quarantined, stats(&queue).dead), (1, 0));
     first.go_on();

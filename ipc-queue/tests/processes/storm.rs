@@ -11,12 +11,12 @@ use ipc_queue::{ByteQueue, QueueSettings, RecvTimeoutError};
 use crate::stage::{LARGEST, Puppet, Stage, say, settings, stats};
 
 #[test]
-fn whoever_is_killed_whenever_nothing_accepted_is_lost() {
+fn kills_lose_no_accepted_message() {
     storm(&settings(16), 150);
 }
 
 #[test]
-fn whoever_is_killed_or_stopped_whenever_nothing_accepted_is_lost_with_leases() {
+fn kills_and_stops_lose_no_accepted_message_with_leases() {
     let settings = QueueSettings {
         lease: Some(Duration::from_millis(10)),
         ..settings(16)
@@ -43,7 +43,7 @@ fn storm(settings: &QueueSettings, kills: u64) {
     ];
     let mut workers: Vec<Worker> = roles.map(&mut start).into_iter().collect();
     for _ in 0..kills {
-        // Not a wait for something: the kill should hit at a random point.
+        // The sleep does not wait for a condition: the kill should hit at a random point.
         thread::sleep(Duration::from_micros(random.u64(..20_000)));
         let which = random.usize(..workers.len());
         if random.u8(..4) == 0 {

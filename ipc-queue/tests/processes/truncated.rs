@@ -152,7 +152,7 @@ fn assert_ends_well(mut puppet: Puppet) {
 }
 
 #[test]
-fn a_blocked_receiver_is_told() {
+fn a_blocked_receiver_gets_the_truncation_error() {
     for cut in CUTS {
         let stage = Stage::new(&settings(8));
         let mut puppet = stage.start("cut receive");
@@ -163,7 +163,7 @@ fn a_blocked_receiver_is_told() {
 }
 
 #[test]
-fn one_that_sends_and_receives_without_pause_is_told() {
+fn a_busy_process_gets_the_truncation_error() {
     for cut in CUTS {
         for _ in 0..5 {
             let stage = Stage::new(&settings(8));
@@ -197,7 +197,7 @@ fn written_or_read(role: &str) {
 }
 
 #[test]
-fn one_that_was_cut_and_grew_again_is_noticed_within_a_slice() {
+fn a_truncated_and_extended_file_is_noticed_within_a_slice() {
     let stage = Stage::new(&settings(8));
     let length = file(&stage).metadata().unwrap().len();
     for role in ["cut receive", "cut nothing"] {

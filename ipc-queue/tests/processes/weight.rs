@@ -60,7 +60,7 @@ impl Wake for Calls {
 }
 
 #[test]
-fn a_hundred_futures_that_wait_cost_one_thread_and_are_not_polled_meanwhile() {
+fn a_hundred_waiting_futures_cost_one_thread_and_no_polls() {
     const COUNT: usize = 100;
     let stage = Stage::new(&settings(8));
     let queue = stage.open();

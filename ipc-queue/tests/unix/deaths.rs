@@ -28,7 +28,7 @@ const ROLE: &str = "IPC_QUEUE_TEST_UNIX_ROLE";
 const FOLDER: &str = "IPC_QUEUE_TEST_UNIX_FOLDER";
 /// Distinguishes a role's lines from those of the test harness around it.
 const MARK: char = '@';
-/// Not a statement about speed.
+/// Time after which a test counts as stuck. It says nothing about speed.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// A size that travels in a memory file.
 const LARGE: usize = 200_000;
@@ -125,7 +125,7 @@ impl Drop for Process {
 }
 
 #[test]
-fn a_client_killed_with_a_lease_gives_it_back_at_once() {
+fn a_client_killed_with_a_lease_returns_it_at_once() {
     let stage = Stage::new();
     let (server, _queue) = stage.serve_local();
     let queue = stage.open();
@@ -178,7 +178,7 @@ fn a_client_killed_with_a_loan_leaves_its_place_free() {
 }
 
 #[test]
-fn a_killed_server_is_a_typed_error_for_everybody_and_no_hang() {
+fn a_killed_server_is_a_typed_error_for_all_clients_and_not_a_hang() {
     let stage = Stage::new();
     let mut server = stage.start("serve local");
     assert_eq!(server.hear(), "serving");
@@ -244,7 +244,7 @@ fn is_lost(cause: &Unavailable) -> bool {
 }
 
 #[test]
-fn a_queue_in_shared_memory_is_there_again_with_its_next_server() {
+fn a_queue_in_shared_memory_is_available_again_with_its_next_server() {
     let stage = Stage::new();
     let mut server = stage.start("serve shm");
     assert_eq!(server.hear(), "serving");
@@ -258,7 +258,7 @@ fn a_queue_in_shared_memory_is_there_again_with_its_next_server() {
     server.kill();
     let mut server = stage.start("serve shm");
     assert_eq!(server.hear(), "serving");
-    // The delivery was lost with the connection. The handles go on over new connections.
+    // The delivery was lost with the connection. The handles continue over new connections.
     assert!(held.ack().unwrap_err().is_lease_lost());
     sender.send(&content(4, 16)).unwrap();
     let mut got: Vec<_> = (0..4)

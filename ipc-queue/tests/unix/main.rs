@@ -1,6 +1,6 @@
 //! The `unix` transport keeps every promise of `ipc_queue::transport`. Promises that are harder to
-//! keep over a queue in shared memory are also tested over one. And real processes test what
-//! happens when clients and servers are killed.
+//! keep over a queue in shared memory are also tested over one. Real processes test what happens
+//! when clients and servers are killed.
 #![cfg(target_os = "linux")]
 
 mod deaths;
@@ -14,7 +14,7 @@ mod over_local {
     ipc_queue::conformance_tests!(Served::<Local>::new());
 
     #[test]
-    fn what_is_served_has_the_capabilities_of_what_is_behind() {
+    fn a_served_queue_has_the_capabilities_of_its_origin() {
         use ipc_queue::transport::{OpenRequest, Transport};
         use ipc_queue::{Feature, Support};
         let subject = Served::<Local>::new();
@@ -50,28 +50,28 @@ mod over_shm {
         "every_message_goes_to_exactly_one_receiver_at_a_time",
         "first_deliveries_keep_each_senders_order",
         "payloads_of_every_size_arrive_intact",
-        "everybody_who_opens_a_name_gets_the_same_queue",
-        "a_killed_receivers_message_comes_again",
-        "who_holds_what_can_be_asked",
+        "all_openers_of_a_name_get_the_same_queue",
+        "a_killed_receivers_message_is_redelivered",
+        "leases_can_be_listed",
         "a_dropped_delivery_is_a_nack",
         "a_message_past_its_attempt_limit_is_a_dead_letter",
         "a_dead_letter_can_be_requeued_or_discarded",
-        "an_expired_lease_is_lost_and_the_message_comes_again",
-        "a_batch_is_sent_and_received_in_its_order",
-        "urgent_messages_go_first_and_others_do_not_wait_for_ever",
+        "an_expired_lease_is_lost_and_its_message_redelivered",
+        "a_batch_is_sent_and_received_in_order",
+        "urgent_messages_go_first_and_others_do_not_starve",
         "a_key_is_sent_once_while_it_is_remembered",
         "a_key_outlives_its_message",
         "a_forgotten_key_can_be_sent_again",
         "a_loan_holds_a_place_until_it_is_published_or_dropped",
-        "an_async_receiver_goes_on_when_a_message_comes",
-        "a_saved_queue_comes_back_with_everything",
-        "a_closed_queue_takes_nothing_and_drains",
-        "a_removed_queue_wakes_and_refuses_everybody",
-        "a_nack_waits_as_the_queues_policy_says",
-        "leases_that_end_are_limited_by_themselves",
+        "an_async_receiver_continues_when_a_message_arrives",
+        "a_saved_queue_is_restored_completely",
+        "a_closed_queue_refuses_messages_and_drains",
+        "a_removed_queue_wakes_and_refuses_all_callers",
+        "a_nack_is_delayed_by_the_queues_backoff",
+        "expired_leases_have_a_separate_limit",
         "headers_travel_with_their_message",
         "a_reason_is_kept_in_the_dead_letter",
-        "a_snoozed_message_comes_back_without_losing_an_attempt",
+        "a_snooze_does_not_count_as_an_attempt",
     ];
 
     #[test]

@@ -90,7 +90,7 @@ impl BufferGuard<'_> {
     /// Returns the `len` bytes at `offset`.
     ///
     /// # Errors
-    /// As [`read_at`](Self::read_at).
+    /// Those of [`read_at`](Self::read_at).
     pub fn read_to_vec(&self, offset: usize, len: usize) -> Result<Vec<u8>, AccessError> {
         let range = self.readable(offset, len)?;
         let mut bytes = vec![0; len];
@@ -120,7 +120,7 @@ impl BufferGuard<'_> {
         unsafe { ptr::copy(from.as_ptr(), to.as_mut_ptr(), to.len()) };
     }
 
-    /// Where the bytes of a range are.
+    /// Returns the address of the bytes of a range.
     fn bytes(&self, range: &Range<usize>) -> NonNull<u8> {
         let at = self.buffer.offset_of(range);
         let bytes = self.buffer.mapping().pointer(at, range.len());

@@ -142,7 +142,7 @@ fn counters_and_beats_stay_readable_after_leaving() {
 #[test]
 fn a_free_slot_can_be_taken_although_a_forked_copy_holds_an_old_life_lock() {
     let (scratch, segment) = scratch();
-    // As in a forked child: another reference to the same open file, and so to its locks.
+    // Simulates a forked child: another reference to the same open file, and so to its locks.
     let inherited = segment.file().file().try_clone().unwrap();
     let parent = Attachment::join(segment, "parent").unwrap();
     let member = parent.member();
@@ -153,7 +153,7 @@ fn a_free_slot_can_be_taken_although_a_forked_copy_holds_an_old_life_lock() {
     for _ in 0..rounds {
         let next = Attachment::join(scratch.open("table", TEST_KIND), "next").unwrap();
         assert_eq!(next.member().index, member.index);
-        // As if it died. The lock that the copy holds does not make it seem alive.
+        // Simulates its death. The lock that the copy holds does not make it seem alive.
         liveness::unlock(next.segment().file(), life_byte(next.member()));
         assert_eq!(next.participants().departed(&segment), [next.member()]);
         next.leave();

@@ -241,7 +241,7 @@ fn link(file: &Kept, folder: &OwnedFd, path: &Path) -> Result<(), Errno> {
     linkat(AT_FDCWD, &source[..], folder, file_of(path), follow)
 }
 
-/// Checks before reserving, because a reservation that fails half-way would first use up all
+/// Checks before reserving, because a reservation that fails halfway would first use up all
 /// memory.
 fn check_space(
     namespace: &Namespace,

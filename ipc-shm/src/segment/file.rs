@@ -1,4 +1,4 @@
-//! Opening the file of a segment: whose it is, and what kind of file it is.
+//! Opening the file of a segment: the checks of its owner and of its file type.
 
 use std::fs::File;
 use std::os::fd::AsFd;

@@ -22,8 +22,9 @@ impl Segment {
     /// Opens the segment of that name.
     ///
     /// # Errors
-    /// [`OpenError::NotFound`], also during a removal. [`NamespaceError::Busy`](crate::NamespaceError::Busy) if the remover is
-    /// stopped. Every other variant describes a problem with the file, which is left unchanged.
+    /// [`OpenError::NotFound`], also during a removal.
+    /// [`NamespaceError::Busy`](crate::NamespaceError::Busy) if the remover is stopped. Every other
+    /// variant describes a problem with the file, which is left unchanged.
     pub fn open(
         namespace: &Namespace,
         name: &Name,
@@ -61,7 +62,7 @@ impl Segment {
     /// opened; its times and participants then mean nothing.
     ///
     /// # Errors
-    /// As [`open`](Self::open), except [`OpenError::OtherBoot`].
+    /// Those of [`open`](Self::open), except [`OpenError::OtherBoot`].
     pub fn open_read_only(
         namespace: &Namespace,
         name: &Name,

@@ -28,7 +28,7 @@ impl Segment {
     ///
     /// Attached processes are woken and find the segment removed. Their memory stays valid until
     /// they unmap it. Safe to call from several processes at the same time, and after a crash
-    /// half-way. Also removes damaged segments.
+    /// halfway. Also removes damaged segments.
     ///
     /// # Errors
     /// The variants of [`OpenError`] that concern the folder or the file's owner.

@@ -108,7 +108,7 @@ impl Peer {
         self.process.wait().unwrap();
     }
 
-    /// As `kill`, but keeps its standard input open, because its children may wait for that.
+    /// Like `kill`, but keeps its standard input open, because its children may wait for it.
     pub fn kill_but_keep_input(mut self) -> ChildStdin {
         let stdin = self.stdin.take().unwrap();
         self.kill();

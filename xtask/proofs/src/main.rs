@@ -24,7 +24,7 @@ enum Command {
     /// Run integration scenarios with real processes, each of which may be killed, stopped or
     /// starved
     Scenarios(scenarios::Options),
-    /// One scenario, in a process of its own
+    /// One scenario, in its own process
     #[command(hide = true)]
     ScenarioPlay(scenarios::Play),
     /// A child process of a scenario
@@ -48,7 +48,8 @@ enum Command {
     /// A measured process that sends or receives
     #[command(hide = true)]
     CapacityHand(capacity::hand::Task),
-    /// Kill each operation at every instruction that changes anything, and let a survivor judge
+    /// Kill each operation at every instruction that changes anything, and let a survivor check the
+    /// result
     Sweep(sweep::Options),
     /// The process that is stepped
     #[command(hide = true)]

@@ -1,11 +1,11 @@
 //! `cargo xtask scenarios`: shows that promises hold when real processes are killed, stopped or
 //! starved.
 //!
-//! Each scenario is a file, named after its promise. It runs in a process of its own
-//! (`scenario-play`), in a folder of its own ([`stage`]), and starts the other processes
-//! ([`puppet`]). So a scenario that hangs, crashes or takes a namespace for itself harms no other.
-//! When it ends, the remaining processes of its process group are killed. Afterwards nothing may be
-//! left: no file, no process, no cell, chunk or slot in use.
+//! Each scenario is a file, named after its promise. It runs in its own process (`scenario-play`)
+//! and its own folder ([`stage`]), and starts the other processes ([`puppet`]). So a scenario that
+//! hangs, crashes or takes a namespace for itself harms no other. When it ends, the remaining
+//! processes of its process group are killed. Afterwards nothing may be left: no file, no process,
+//! no cell, chunk or slot in use.
 
 mod isolation;
 pub mod job_process;
@@ -29,7 +29,7 @@ mod file_size_limit;
 mod foreign_segment;
 mod fork_in_the_middle;
 mod frozen_worker_comes_back;
-mod frozen_worker_delays_nobody;
+mod frozen_worker_delays_no_other;
 mod hundred_attachments;
 mod no_thread_to_watch;
 mod one_minute_outage;
@@ -84,7 +84,7 @@ pub struct Options {
     /// Names of scenarios; all, if none is given
     names: Vec<String>,
 
-    /// List the scenarios, and what each promises
+    /// List the scenarios and their promises
     #[arg(long)]
     list: bool,
 
@@ -242,7 +242,7 @@ fn longest_name() -> usize {
 const SCENARIOS: [Scenario; 43] = [
     Scenario {
         name: "worker-killed",
-        promise: "a killed worker's message comes again, and whoever waits for it has it at once",
+        promise: "a killed worker's message is redelivered, at once to a worker that waits for it",
         play: worker_killed::play,
     },
     Scenario {
@@ -257,32 +257,36 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "coordinator-killed-and-restarted",
-        promise: "messages and unfinished leases outlive who sent them, and wait for the next one",
+        promise: "messages and unfinished leases outlive their sender, and wait for the next one",
         play: coordinator_killed_and_restarted::play,
     },
     Scenario {
         name: "recoverer-killed",
-        promise: "whoever is killed while it recovers the dead, the last survivor gets everything",
+        promise: "if processes are killed while they recover the dead, the last survivor gets \
+            everything",
         play: recoverer_killed::play,
     },
     Scenario {
         name: "creator-killed",
-        promise: "a queue is there as a whole or not at all, whoever is killed while making or removing it",
+        promise: "a queue exists as a whole or not at all, even if its creator or remover is \
+            killed",
         play: creator_killed::play,
     },
     Scenario {
         name: "frozen-worker-comes-back",
-        promise: "a lease lost is lost, but the memory stays untouched until its reader lets go",
+        promise: "a lost lease stays lost, but the memory stays untouched until its reader \
+            releases it",
         play: frozen_worker_comes_back::play,
     },
     Scenario {
-        name: "frozen-worker-delays-nobody",
-        promise: "stopped processes, wherever they stand, cost the others nothing",
-        play: frozen_worker_delays_nobody::play,
+        name: "frozen-worker-delays-no-other",
+        promise: "processes stopped at any point cost the others nothing",
+        play: frozen_worker_delays_no_other::play,
     },
     Scenario {
         name: "poison-task",
-        promise: "a message that kills every worker is put aside after its limit, with the reason",
+        promise: "a message that kills every worker becomes a dead letter after its limit, with \
+            the reason",
         play: poison_task::play,
     },
     Scenario {
@@ -292,32 +296,35 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "shared-memory-full",
-        promise: "no memory is an error with figures, and existing queues go on",
+        promise: "missing memory is an error with figures, and existing queues continue",
         play: shared_memory_full::play,
     },
     Scenario {
         name: "file-size-limit",
-        promise: "a limit on file sizes is an error with figures, and existing queues go on",
+        promise: "a limit on file sizes is an error with figures, and existing queues continue",
         play: file_size_limit::play,
     },
     Scenario {
         name: "too-many-open-files",
-        promise: "out of descriptors, opening fails and leaks nothing, and open queues go on",
+        promise: "without free descriptors opening fails and leaks nothing, and open queues \
+            continue",
         play: too_many_open_files::play,
     },
     Scenario {
         name: "truncated-segment",
-        promise: "a file cut or grown is refused; cut while in use it is an error, not a crash",
+        promise: "a truncated or extended file is refused; truncation during use is an error, not \
+            a crash",
         play: truncated_segment::play,
     },
     Scenario {
         name: "foreign-segment",
-        promise: "files and folders of others, or open to others, are refused",
+        promise: "files and folders of other users, or open to other users, are refused",
         play: foreign_segment::play,
     },
     Scenario {
         name: "planted-file",
-        promise: "whatever is no file in a queue's place is refused, not followed or waited for",
+        promise: "anything in a queue's place that is not a file is refused, not followed or \
+            waited for",
         play: planted_file::play,
     },
     Scenario {
@@ -327,27 +334,28 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "stale-segment-from-a-dead-run",
-        promise: "after a run of which nobody is left, the next finds everything, and all else free",
+        promise: "after a run whose processes are all dead, the next finds everything, and the \
+            rest is free",
         play: stale_segment_from_a_dead_run::play,
     },
     Scenario {
         name: "shutdown-drains",
-        promise: "a closed queue is drained to the last message, also if its worker is killed",
+        promise: "a closed queue is drained to the last message, even if its worker is killed",
         play: shutdown_drains::play,
     },
     Scenario {
         name: "removed-while-in-use",
-        promise: "who is blocked in a queue that is removed wakes and is told so",
+        promise: "a process that is blocked in a removed queue wakes with an error",
         play: removed_while_in_use::play,
     },
     Scenario {
         name: "eintr-storm",
-        promise: "signals neither cut a wait short, nor make it longer, nor lose anything",
+        promise: "signals neither shorten a wait, nor lengthen it, nor lose anything",
         play: eintr_storm::play,
     },
     Scenario {
         name: "clock-jump",
-        promise: "a clock that stands anywhere, or jumped ahead between two runs, loses nothing",
+        promise: "a clock with any value, or one that jumps ahead between two runs, loses nothing",
         play: clock_jump::play,
     },
     Scenario {
@@ -367,27 +375,30 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "exec-in-the-middle",
-        promise: "a process that becomes another program counts as gone, and may come again",
+        promise: "a process that becomes another program counts as gone, and may attach again",
         play: exec_in_the_middle::play,
     },
     Scenario {
         name: "hundred-attachments",
-        promise: "one process too many is told so, and the slots of the killed are free at once",
+        promise: "one process too many gets an error, and the slots of killed processes are free \
+            at once",
         play: hundred_attachments::play,
     },
     Scenario {
         name: "no-thread-to-watch",
-        promise: "where no thread can be started, blocked handles see to leases and deaths themselves",
+        promise: "if no thread can be started, blocked handles handle leases and deaths themselves",
         play: no_thread_to_watch::play,
     },
     Scenario {
         name: "one-minute-outage",
-        promise: "jobs that fail for a minute are all done after it, with a queue's default settings",
+        promise: "jobs that fail for a minute are all done after it, with a queue's default \
+            settings",
         play: one_minute_outage::play,
     },
     Scenario {
         name: "rolling-release",
-        promise: "while a field is added, then removed, old and new programs share a queue and lose no job",
+        promise: "while a field is added, then removed, old and new programs share a queue and \
+            lose no job",
         play: rolling_release::play,
     },
     Scenario {
@@ -397,7 +408,8 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "pool-worker-killed-in-a-job",
-        promise: "a pool's worker that is killed over a job costs it an attempt, and the caller never notices",
+        promise: "a pool's worker that is killed during a job costs it an attempt, unnoticed by \
+            the caller",
         play: pool_worker_killed_in_a_job::play,
     },
     Scenario {
@@ -407,17 +419,19 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "pool-worker-killed-while-starting",
-        promise: "a pool's worker that is killed before it was ready is replaced, and the waiting job is done",
+        promise: "a pool's worker that is killed before it is ready is replaced, and the waiting \
+            job is done",
         play: pool_worker_killed_while_starting::play,
     },
     Scenario {
         name: "pool-supervisor-killed",
-        promise: "a pool's workers end with its process, also if that is killed, and leave nothing",
+        promise: "a pool's workers end with its process, even if that is killed, and leave nothing",
         play: pool_supervisor_killed::play,
     },
     Scenario {
         name: "pool-poison-job",
-        promise: "a job that kills every worker of a pool ends as a dead letter, and the others are done",
+        promise: "a job that kills every worker of a pool ends as a dead letter, and the others \
+            are done",
         play: pool_poison_job::play,
     },
     Scenario {
@@ -427,22 +441,24 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "pool-memory-hog",
-        promise: "a worker that uses too much memory is killed, its job says why, and the next goes on",
+        promise: "a worker that uses too much memory is killed, its job says why, and the next \
+            continues",
         play: pool_memory_hog::play,
     },
     Scenario {
         name: "pool-lease",
-        promise: "a worker that says that it works keeps its job; one that hangs loses it to another",
+        promise: "a worker that reports progress keeps its job; one that hangs loses it to another",
         play: pool_lease::play,
     },
     Scenario {
         name: "pool-killed-while-draining",
-        promise: "a pool that is killed while it drains leaves no worker and nothing in shared memory",
+        promise: "a pool that is killed while it drains leaves no worker and nothing in shared \
+            memory",
         play: pool_killed_while_draining::play,
     },
     Scenario {
         name: "pool-program-replaced",
-        promise: "a pool's workers are the program that it runs, also when its file is another by now",
+        promise: "a pool's workers run its own program, even after the program's file was replaced",
         play: pool_program_replaced::play,
     },
     Scenario {
@@ -452,7 +468,7 @@ const SCENARIOS: [Scenario; 43] = [
     },
     Scenario {
         name: "pool-and-other-children",
-        promise: "a pool waits for its own workers only, and takes no other child's end",
+        promise: "a pool waits for its own workers only, and reaps no other child",
         play: pool_and_other_children::play,
     },
 ];

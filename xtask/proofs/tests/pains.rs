@@ -1,4 +1,4 @@
-//! docs/pains.md names tests: each must exist. And absences that it promises.
+//! Each test that docs/pains.md names must exist, and so must the absences that it promises.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ fn root() -> PathBuf {
     here.ancestors().nth(2).unwrap().to_owned()
 }
 
-/// What a line of the document refers to.
+/// Returns what a line of the document refers to.
 fn references(line: &str) -> impl Iterator<Item = &str> {
     let quoted = line.split('`').skip(1).step_by(2);
     quoted.filter(|word| word.contains("::") || word.starts_with("scenario "))
@@ -27,7 +27,7 @@ fn scenarios() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_test_that_is_said_to_show_something_exists() {
+fn every_test_named_as_evidence_exists() {
     let text = fs::read_to_string(root().join("docs/pains.md")).unwrap();
     let (scenarios, mut rows) = (scenarios(), 0);
     let is_row = |line: &&str| line.starts_with("| ") && !line.starts_with("| must hold");
@@ -51,7 +51,7 @@ fn every_test_that_is_said_to_show_something_exists() {
     assert!(rows > 30, "only {rows} rows were found");
 }
 
-/// Their sources, without unit tests.
+/// Collects the sources below a folder, without unit tests.
 fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -66,7 +66,7 @@ fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
 }
 
 #[test]
-fn no_library_forks_waits_for_whoever_ends_or_arms_a_parent_death_signal() {
+fn no_library_forks_reaps_foreign_children_or_arms_a_parent_death_signal() {
     let mut found = Vec::new();
     for library in ["ipc-proto", "ipc-shm", "ipc-queue", "ipc-node"] {
         sources(&root().join(library).join("src"), &mut found);

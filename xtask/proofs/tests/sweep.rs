@@ -1,4 +1,4 @@
-//! The sweep itself: a part of it, small enough for every day.
+//! A part of the sweep, small enough for everyday runs.
 
 use std::process::{Command, Output};
 

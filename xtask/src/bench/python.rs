@@ -1,6 +1,6 @@
 //! `cargo xtask bench --only python`: the Python package beside the standard library.
 //!
-//! The package's own script measures, since both loops are to be in Python.
+//! The package's own script measures, because both loops must be in Python.
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
@@ -13,8 +13,8 @@ use crate::python::{Venv, package};
 /// The page whose table is written.
 const PAGE: &str = "docs/performance.md";
 
-/// Whether these arguments ask for the package. What else has Python in its name is found by more of
-/// its name.
+/// Returns `true` if these arguments ask for the package. Other works with Python in their name are
+/// found by a longer part of it.
 pub fn is_wanted(args: &[impl AsRef<OsStr>]) -> bool {
     let mut pairs = args.windows(2);
     pairs.any(|pair| pair[0].as_ref() == "--only" && pair[1].as_ref() == "python")
@@ -27,7 +27,7 @@ pub fn run(args: &[impl AsRef<OsStr>]) -> Result<ExitCode> {
         match &*arg {
             "--only" => drop(rest.next()),
             "--quick" => script.push("--quick"),
-            // The folder is the package's own.
+            // The table is always written into the package's own folder.
             "--docs" => {
                 drop(rest.next());
                 script.extend(["--docs", PAGE]);

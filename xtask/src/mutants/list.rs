@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_made_where_it_is_said_or_is_stale() {
+    fn a_mutant_applies_at_its_place_or_is_stale() {
         let mut mutant = load().unwrap().remove(0);
         (mutant.find, mutant.replace) = ("one".to_owned(), "two".to_owned());
         assert_eq!(mutant.apply("just one").unwrap(), "just two");

@@ -250,7 +250,7 @@ class AllQueues {
 function nodesCard(nodes) {
   const columns = [["Node", "name"], ["Process", "num"], ["Last beat", "num"], ["Health", "corner"]];
   const rows = nodes.map((node) => [
-    node.node, String(node.pid), `${duration(node.beat_seconds)} ago`, state(node.health),
+    node.node, String(node.pid), `${duration(node.last_beat_ago_seconds)} ago`, state(node.health),
   ]);
   return tableCard("Nodes", columns, rows, "");
 }
@@ -258,10 +258,10 @@ function nodesCard(nodes) {
 // ---- One queue
 
 const REASONS = {
-  Nacked: "nacked too often",
-  Expired: "lease ended too often",
-  Crashed: "workers died over it",
-  Buried: "buried",
+  nacked: "nacked too often",
+  expired: "lease ended too often",
+  crashed: "workers died over it",
+  buried: "buried",
 };
 
 class OneQueue {
@@ -456,16 +456,20 @@ class OneQueue {
     }
     for (const [name, value] of Object.entries(stat.settings)) {
       if (value === null || name === "capacity") continue;
-      const words = name.replace(/_seconds$/, "").replaceAll("_", " ");
+      const words = name.replace(/_(seconds|bytes)$/, "").replaceAll("_", " ");
       facts.push([words[0].toUpperCase() + words.slice(1), setting(name, value)]);
     }
     return card("The queue", list(facts));
   }
 }
 
-/** A setting in words. The JSON has times in seconds, and says so in their names. */
+/** A setting in words. The names in the JSON say which values are times or sizes. */
 function setting(name, value) {
-  if (name === "backoff") return [value.kind, value.delays_seconds.map(duration).join(", ")].filter(Boolean).join(": ");
+  if (name === "backoff") {
+    const between = value.kind === "exponential" ? " to " : ", ";
+    return [value.kind, value.delays_seconds.map(duration).join(between)].filter(Boolean).join(": ");
+  }
+  if (name.endsWith("_bytes")) return bytes(value);
   if (name.endsWith("_seconds")) return duration(value);
   if (typeof value === "boolean") return value ? "yes" : "no";
   return typeof value === "number" ? count(value) : String(value);

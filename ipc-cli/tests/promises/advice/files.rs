@@ -8,7 +8,7 @@ use crate::doctor::Folder;
 use crate::place::{Ended, Running, ipc, program, wait_until};
 
 #[test]
-fn a_queue_whose_file_was_truncated_is_removed_as_told() {
+fn a_truncated_queue_is_removed_by_following_the_advice() {
     for bytes in [0, 100, 4096] {
         let folder = Folder::new();
         folder.run(&["send", "jobs", "one", "--create"]).expect(0);
@@ -24,10 +24,10 @@ fn a_queue_whose_file_was_truncated_is_removed_as_told() {
 }
 
 #[test]
-fn what_a_dead_process_held_is_freed_by_repair() {
+fn messages_of_a_dead_process_are_freed_by_repair() {
     let folder = Folder::new();
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
-    // It takes the message, and can't print it: nothing empties the pipe.
+    // It takes the message but can't print it, because nothing empties the pipe.
     let large = "x".repeat(1 << 18);
     run_in(&folder, &["send", "jobs"], &large);
     folder.run(&["recv", "jobs"]).expect(0);
@@ -56,7 +56,7 @@ fn run_in(folder: &Folder, args: &[&str], input: &str) {
 }
 
 #[test]
-fn a_table_of_nodes_that_can_not_be_read_is_deleted() {
+fn an_unreadable_table_of_nodes_is_deleted_by_following_the_advice() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     let file = folder.file("jobs").with_file_name("registry.nodes");
@@ -75,7 +75,7 @@ fn a_table_of_nodes_that_can_not_be_read_is_deleted() {
     folder.run(&["nodes"]).expect(0);
 }
 
-/// Puts something into the place of a queue that is not one.
+/// Puts an entry that is not a queue in the place of one.
 fn foreign(folder: &Folder, kind: &str) {
     folder.run(&["create", "other"]).expect(0);
     let place = folder.file("jobs");
@@ -95,7 +95,7 @@ fn foreign(folder: &Folder, kind: &str) {
 }
 
 #[test]
-fn what_is_not_a_queue_is_removed_by_force() {
+fn entries_that_are_not_queues_are_removed_by_force() {
     for kind in [
         "file of mode 644",
         "folder",
@@ -116,13 +116,13 @@ fn what_is_not_a_queue_is_removed_by_force() {
         folder.run(&["rm", "--force", "jobs"]).expect(0);
         folder.run(&["create", "jobs"]).expect(0);
         folder.run(&["doctor", "--quiet"]).expect(0);
-        // What a link pointed to is still there.
+        // The target of a link is still there.
         folder.run(&["stat", "other"]).expect(0);
     }
 }
 
 #[test]
-fn a_folder_with_something_in_it_is_looked_at_first() {
+fn a_nonempty_folder_is_inspected_before_removal() {
     let folder = Folder::new();
     foreign(&folder, "folder");
     fs::write(folder.file("jobs").join("letter"), "dear").unwrap();

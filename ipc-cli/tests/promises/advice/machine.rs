@@ -8,7 +8,7 @@ use crate::doctor::{Folder, with_own_mounts};
 use crate::place::{Ended, program};
 
 #[test]
-fn a_folder_that_others_can_enter_is_closed_to_them() {
+fn a_folder_open_to_others_is_closed_by_following_the_advice() {
     let folder = Folder::new();
     folder.run(&["create", "others"]).expect(0);
     fs::set_permissions(folder.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -22,7 +22,7 @@ fn a_folder_that_others_can_enter_is_closed_to_them() {
 }
 
 #[test]
-fn what_does_not_fit_into_memory_fits_when_it_is_smaller() {
+fn a_queue_that_does_not_fit_into_memory_fits_when_smaller() {
     let script = "mount -t tmpfs -o size=4m x /dev/shm; \"$0\" create jobs || \
                   \"$0\" create jobs --capacity 64 --max-message-bytes 64k --pool-bytes 256k";
     let Some(ended) = with_own_mounts("too little memory", script) else {
@@ -33,7 +33,7 @@ fn what_does_not_fit_into_memory_fits_when_it_is_smaller() {
 }
 
 #[test]
-fn a_file_size_limit_is_raised_as_told() {
+fn a_file_size_limit_is_raised_by_following_the_advice() {
     let folder = Folder::new();
     let create = |limit: &str| {
         let mut shell = program("sh");
@@ -46,7 +46,7 @@ fn a_file_size_limit_is_raised_as_told() {
 }
 
 #[test]
-fn a_folder_of_another_user_is_avoided_as_told() {
+fn a_folder_of_another_user_is_avoided_by_following_the_advice() {
     let script = "mount -t tmpfs x /dev/shm; other=/dev/shm/ipc.$(id -u); mkdir -m 700 $other; \
                   chown 12345 $other; \"$0\" create jobs || mkdir -m 700 /dev/shm/ours; \
                   IPC_SHM_DIR=/dev/shm/ours \"$0\" create jobs";

@@ -5,7 +5,7 @@ use crate::doctor::Folder;
 use crate::place::{Ended, Place, Running, ipc, program, run, wait_until};
 
 #[test]
-fn places_that_dead_letters_take_are_free_when_those_are_settled() {
+fn places_of_dead_letters_are_freed_by_settling_them() {
     let folder = Folder::new();
     folder
         .run(&["create", "jobs", "--capacity", "2", "--attempt-limit", "1"])
@@ -40,7 +40,7 @@ fn places_that_dead_letters_take_are_free_when_those_are_settled() {
 }
 
 #[test]
-fn a_letter_that_is_gone_is_found_missing_in_the_list() {
+fn a_missing_letter_is_reported_with_the_list_command() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     for args in [
@@ -57,7 +57,7 @@ fn a_letter_that_is_gone_is_found_missing_in_the_list() {
 }
 
 #[test]
-fn messages_in_the_way_of_a_removal_go_by_force() {
+fn a_queue_with_messages_is_removed_by_force() {
     let folder = Folder::new();
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
     let refused = folder.run(&["rm", "jobs"]).expect(5);
@@ -67,7 +67,7 @@ fn messages_in_the_way_of_a_removal_go_by_force() {
 }
 
 #[test]
-fn a_queue_that_one_process_alone_could_see_is_shared_or_served() {
+fn a_local_queue_is_shared_or_served_by_following_the_advice() {
     let place = Place::new("shared");
     let mine = format!("local:{}", place.0);
     let refused = run(&["send", &mine, "one", "--create"]).expect(5);
@@ -82,7 +82,7 @@ fn a_queue_that_one_process_alone_could_see_is_shared_or_served() {
 }
 
 #[test]
-fn a_paused_queue_delivers_and_drains_as_told() {
+fn a_paused_queue_is_resumed_and_drained_by_following_the_advice() {
     let folder = Folder::new();
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
     folder.run(&["pause", "jobs"]).expect(0);
@@ -99,7 +99,7 @@ fn a_paused_queue_delivers_and_drains_as_told() {
 }
 
 #[test]
-fn a_closed_queue_is_opened_again_as_told() {
+fn a_closed_queue_is_reopened_by_following_the_advice() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     folder.run(&["drain", "jobs"]).expect(0);
@@ -118,7 +118,7 @@ fn a_closed_queue_is_opened_again_as_told() {
 }
 
 #[test]
-fn an_empty_message_is_sent_when_it_is_meant() {
+fn an_empty_message_is_sent_when_intended() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     let refused = folder.run(&["send", "jobs"]).expect(2);
@@ -128,7 +128,7 @@ fn an_empty_message_is_sent_when_it_is_meant() {
 }
 
 #[test]
-fn output_that_goes_nowhere_is_said_to_on_purpose() {
+fn output_to_nowhere_must_be_explicit() {
     let folder = Folder::new();
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
     let recv = |redirection: &str| {

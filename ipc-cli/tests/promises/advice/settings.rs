@@ -54,7 +54,52 @@ fn every_setting_can_be_set_and_is_shown() {
 }
 
 #[test]
-fn too_large_a_message_fits_a_queue_with_the_setting_that_the_error_names() {
+fn every_setting_but_the_type_is_changed_by_a_move() {
+    let changed = [
+        ("capacity", "7", "capacity"),
+        ("inline-bytes", "256", "inline_bytes"),
+        ("max-message-bytes", "2MiB", "max_message_bytes"),
+        ("pool-bytes", "16MiB", "pool_bytes"),
+        ("attempt-limit", "9", "attempt_limit"),
+        ("crash-limit", "4", "crash_limit"),
+        ("expiry-limit", "1", "expiry_limit"),
+        ("backoff", "1s,10s", "backoff"),
+        ("lease", "17s", "lease_seconds"),
+        ("max-participants", "33", "max_participants"),
+        ("aging", "3s", "aging_seconds"),
+        ("dedup-window", "90s", "dedup_window_seconds"),
+        ("dedup-keys", "128", "dedup_keys"),
+        ("priorities", "", "priorities"),
+    ];
+    let folder = Folder::new();
+    let settings = |queue| {
+        let stat = folder.run(&["stat", queue, "--json"]).expect(0).json();
+        stat["settings"].clone()
+    };
+    folder.run(&["create", "jobs"]).expect(0);
+    let defaults = settings("jobs");
+    let names: Vec<_> = changed.iter().map(|(_, _, name)| *name).collect();
+    for name in defaults.as_object().unwrap().keys() {
+        assert!(names.contains(&&name[..]), "no move changes {name}");
+    }
+    folder.run(&["rm", "jobs"]).expect(0);
+    for (option, value, name) in changed {
+        folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+        let option = format!("--{option}");
+        let mut args = vec!["move", "jobs", "other", &option];
+        args.extend((!value.is_empty()).then_some(value));
+        folder.run(&args).expect(0);
+        assert_ne!(settings("other")[name], defaults[name], "{name}");
+        assert_eq!(folder.run(&["recv", "other"]).expect(0).out, "one\n");
+        folder.run(&["rm", "--force", "other"]).expect(0);
+    }
+    folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+    let refused = folder.run(&["move", "jobs", "other", "--type", "Resize"]);
+    advises(&refused.expect(2), "--type can't be changed");
+}
+
+#[test]
+fn an_oversized_message_fits_after_setting_what_the_error_names() {
     let folder = Folder::new();
     folder
         .run(&["create", "jobs", "--max-message-bytes", "2000"])
@@ -66,7 +111,7 @@ fn too_large_a_message_fits_a_queue_with_the_setting_that_the_error_names() {
         .run(&["create", "large", "--max-message-bytes", "3000"])
         .expect(0);
     folder.run(&["send", "large", &large]).expect(0);
-    // Two settings that must agree.
+    // The error names two settings that must agree.
     let refused = folder
         .run(&["create", "huge", "--max-message-bytes", "64MiB"])
         .expect(2);
@@ -83,7 +128,7 @@ fn too_large_a_message_fits_a_queue_with_the_setting_that_the_error_names() {
 }
 
 #[test]
-fn memory_for_payloads_that_is_used_up_is_told_from_places() {
+fn used_up_payload_memory_is_distinguished_from_places() {
     let folder = Folder::new();
     let large = "x".repeat(3000);
     let send = |queue| folder.run(&["send", queue, &large, "--timeout", "0s"]);
@@ -108,7 +153,7 @@ fn memory_for_payloads_that_is_used_up_is_told_from_places() {
 }
 
 #[test]
-fn what_a_queue_was_created_without_is_named_with_its_option() {
+fn a_missing_feature_is_named_with_its_option() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     let refused = folder
@@ -128,7 +173,7 @@ fn what_a_queue_was_created_without_is_named_with_its_option() {
 }
 
 #[test]
-fn a_full_queue_is_moved_to_a_larger_one_with_what_is_in_it() {
+fn a_full_queue_is_moved_to_a_larger_one_with_its_messages() {
     let folder = Folder::new();
     folder.run(&["create", "jobs", "--capacity", "1"]).expect(0);
     folder.run(&["send", "jobs", "one"]).expect(0);
@@ -160,7 +205,7 @@ fn a_full_queue_is_moved_to_a_larger_one_with_what_is_in_it() {
 }
 
 #[test]
-fn other_settings_than_a_queue_has_are_had_by_moving_its_messages() {
+fn other_settings_are_applied_by_moving_the_messages() {
     let place = Place::new("other-settings");
     let address = format!("shm:{}", place.name("jobs"));
     let old = place.make("jobs", &QueueOptions::new().capacity(4));
@@ -189,7 +234,7 @@ fn other_settings_than_a_queue_has_are_had_by_moving_its_messages() {
 }
 
 #[test]
-fn commands_have_places_of_their_own_when_all_others_are_taken() {
+fn commands_have_reserved_slots_when_all_others_are_taken() {
     let folder = Folder::new();
     folder
         .run(&["create", "jobs", "--max-participants", "1"])
@@ -216,7 +261,7 @@ fn commands_have_places_of_their_own_when_all_others_are_taken() {
 }
 
 #[test]
-fn a_queue_that_is_full_of_keys_takes_more_once_its_advice_is_followed() {
+fn a_queue_full_of_keys_accepts_more_by_following_the_advice() {
     let folder = Folder::new();
     folder
         .run(&[
@@ -242,14 +287,14 @@ fn a_queue_that_is_full_of_keys_takes_more_once_its_advice_is_followed() {
         advises(&refused, advice);
     }
     let new = format!("order {sent}");
-    // Forget some: all that may be in the way.
+    // First advice: forget the keys that may be in the way.
     folder.run(&["forget", "jobs", "order 0"]).expect(0);
     folder.run(&["forget", "jobs", "order 0"]).expect(3);
     send("jobs", "order 0").expect(0);
     let shown = folder.run(&["stat", "jobs"]).expect(0).out;
     let keys = format!("{sent} remembered now; at least 64 at once, each for 1h: 1.1 a minute");
     assert!(shown.contains(&keys), "no {keys:?} in\n{shown}");
-    // Or move it.
+    // Second advice: move the queue.
     folder
         .run(&["move", "jobs", "more", "--dedup-keys", "1024"])
         .expect(0);

@@ -12,7 +12,7 @@ use crate::place::{Running, ipc, wait_until};
 use crate::signals::signal;
 
 #[test]
-fn a_queue_that_is_too_small_is_named_with_what_is_needed() {
+fn a_queue_that_is_too_small_is_named_with_the_needed_size() {
     let (folder, files) = (Folder::new(), tempfile::tempdir().unwrap());
     let file = |name: &str| files.path().join(name).display().to_string();
     let (saved, other) = (file("saved"), file("other"));
@@ -75,7 +75,7 @@ impl Files {
     }
 }
 
-/// Keeps queues from being removed, as a process does that is stopped while it removes one.
+/// Prevents the removal of queues, like a process that was stopped while it removed one.
 fn keep_removers_out(folder: &Folder) -> Flock<File> {
     let namespace = File::open(folder.file("jobs").parent().unwrap()).unwrap();
     Flock::lock(namespace, FlockArg::LockExclusiveNonblock)
@@ -94,7 +94,7 @@ fn a_save_that_could_not_remove_its_queue_is_completed_by_the_same_save() {
         &refused,
         "stays frozen: run the operation again to complete it",
     );
-    // What is in the file is not delivered.
+    // The messages in the file are not delivered.
     folder.run(&["recv", "jobs", "--timeout", "0s"]).expect(3);
     for change in ["reopen", "resume"] {
         let refused = folder.run(&[change, "jobs"]).expect(5);
@@ -131,14 +131,14 @@ fn a_move_that_could_not_remove_its_queue_is_completed_by_the_same_move() {
 }
 
 #[test]
-fn a_frozen_queue_is_opened_as_it_is_and_its_file_removed_or_inspected() {
+fn a_frozen_queue_is_opened_as_is_and_its_file_removed_or_inspected() {
     let (folder, files) = (Folder::new(), Files::new());
     let (saved, again) = (files.path("saved"), files.path("again"));
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
     let lock = keep_removers_out(&folder);
     folder.run(&["save", "jobs", &saved]).expect(1);
     drop(lock);
-    // Another restore can't go into it.
+    // Another restore into it is refused.
     folder.run(&["send", "more", "two", "--create"]).expect(0);
     folder.run(&["save", "more", &again]).expect(0);
     let refused = folder.run(&["restore", &again, "jobs"]).expect(5);
@@ -150,7 +150,7 @@ fn a_frozen_queue_is_opened_as_it_is_and_its_file_removed_or_inspected() {
         folder.run(&["recv", "jobs", "--count", "2"]).expect(0).out,
         "one\ntwo\n"
     );
-    // The file of the save that was given up.
+    // Inspect or remove the file of the save that was given up.
     let refused = folder.run(&["restore", &saved, "jobs"]).expect(5);
     advises(
         &refused,
@@ -161,7 +161,7 @@ fn a_frozen_queue_is_opened_as_it_is_and_its_file_removed_or_inspected() {
 }
 
 #[test]
-fn a_queue_that_is_just_being_saved_is_left_alone_until_that_ends() {
+fn a_queue_is_left_alone_while_another_process_saves_it() {
     let (folder, files) = (Folder::new(), Files::new());
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
     let lock = keep_removers_out(&folder);
@@ -219,7 +219,7 @@ fn a_damaged_file_is_replaced_by_another_copy() {
 }
 
 #[test]
-fn what_needs_keys_or_priorities_is_restored_into_a_queue_with_them() {
+fn messages_with_keys_or_priorities_are_restored_into_a_queue_with_them() {
     let (folder, files) = (Folder::new(), Files::new());
     let saved = files.path("saved");
     let keyed = ["create", "jobs", "--dedup-window", "1h", "--priorities"];

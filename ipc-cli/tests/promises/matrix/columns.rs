@@ -1,4 +1,4 @@
-//! The situations that need no server and no signal: each for all rows.
+//! The situations that need neither a server nor a signal, each for all rows.
 
 use std::io::pipe;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use super::{BEFORE, CASES, Case, Cell, Kind, State, act, for_each};
 use crate::place::{Ended, Place, Running, full_disk, ipc, run, run_with, wait_until};
 
 #[test]
-fn what_is_done_ends_with_0_and_is_done() {
+fn successful_commands_end_with_0_and_have_their_effect() {
     for_each("plain", |cell| {
         let ended = cell.run(Stdio::piped());
         assert!(ended.err.is_empty(), "{:?}: {ended:?}", cell.case.args);
@@ -18,7 +18,7 @@ fn what_is_done_ends_with_0_and_is_done() {
 }
 
 #[test]
-fn a_reader_that_left_stops_nothing_but_receiving() {
+fn a_reader_that_left_stops_only_receiving() {
     for_each("gone", |cell| {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
@@ -52,7 +52,7 @@ fn a_full_disk_loses_the_answer_and_not_a_message() {
 }
 
 #[test]
-fn a_closed_output_is_no_place_for_messages() {
+fn a_closed_output_receives_no_messages() {
     for_each("closed", |cell| {
         if cell.case.input.is_some() {
             return;
@@ -65,7 +65,7 @@ fn a_closed_output_is_no_place_for_messages() {
     });
 }
 
-/// What commands have that read lines.
+/// The options of commands that read lines.
 const LINES: [&str; 3] = ["--lines", "--json", "import"];
 
 #[test]
@@ -74,7 +74,7 @@ fn without_standard_input_nothing_is_sent_from_it() {
         for_each("stdin", |cell| {
             let ended = Ended::of(&mut cell.by_shell(redirection));
             match cell.case.input {
-                // No lines are sent, and that is all of them.
+                // It sends no lines, which is all that there were.
                 Some(_) if LINES.iter().any(|arg| cell.case.args.contains(arg)) => {
                     cell.expect(ended, 0, cell.case.before)
                 }
@@ -100,7 +100,7 @@ fn a_local_queue_is_refused() {
         args[at] = "local:jobs".to_owned();
         let ended = cell.expect(run_with(&args, "three"), 5, cell.case.before);
         assert!(ended.error().contains("in one process only"), "{ended:?}");
-        // A check says on standard output that it does not know.
+        // `check` reports "unknown" on standard output.
         assert!(ended.out.is_empty() || args[0] == "check", "{ended:?}");
     });
     let place = Place::new("local");
@@ -115,7 +115,7 @@ fn a_local_queue_is_refused() {
 }
 
 #[test]
-fn a_queue_that_is_not_there_is_said_to_be_missing() {
+fn a_missing_queue_is_reported() {
     for_each("missing", |cell| {
         if !cell.case.args.contains(&"QUEUE") {
             return;
@@ -168,11 +168,11 @@ fn source_and_destination_must_differ() {
     assert_eq!((stats.ready, stats.closed), (1, false));
 }
 
-/// A message with the key of one that is in the queue, sent in every way that takes a key.
+/// Every way to send a message with a key. The key is that of a message in the queue.
 const AGAIN: [(&[&str], &str, i32); 4] = [
     (&["send", "QUEUE", "again", "--key", "first"], "", 7),
     (&["send", "QUEUE", "--key", "first"], "again", 7),
-    // Of many, those that were sent before count as sent: the same lines can be sent again.
+    // Among many lines, those with a known key count as sent, so the same lines can be sent again.
     (
         &["send", "QUEUE", "--json"],
         "{\"payload\":\"again\",\"key\":\"first\"}\n",
@@ -185,7 +185,7 @@ const AGAIN: [(&[&str], &str, i32); 4] = [
     ),
 ];
 
-/// The other rows that put messages into a queue, and why a key can't be given twice.
+/// The other rows that put messages into a queue, and why they can't repeat a key.
 const WITHOUT_KEYS: [(&str, &str); 5] = [
     (
         "bridge",
@@ -210,7 +210,7 @@ const WITHOUT_KEYS: [(&str, &str); 5] = [
 ];
 
 #[test]
-fn a_message_with_a_key_that_is_known_is_not_sent() {
+fn a_message_with_a_known_key_is_not_sent() {
     for (args, input, code) in AGAIN {
         let case = Case {
             input: Some(input),
@@ -225,7 +225,7 @@ fn a_message_with_a_key_that_is_known_is_not_sent() {
 }
 
 #[test]
-fn every_way_to_put_a_message_is_tried_with_a_known_key() {
+fn every_way_to_send_is_tested_with_a_known_key() {
     let waiting = |state: &State| state.ready + state.other.unwrap_or_default();
     for case in CASES {
         if waiting(&case.after) <= waiting(&case.before) && case.after.other.is_none() {

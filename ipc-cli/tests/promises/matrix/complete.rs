@@ -1,4 +1,4 @@
-//! No subcommand is left out.
+//! Every subcommand has a row.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::place::run;
 /// Subcommands without a row, and why.
 const EXEMPT: [(&str, &str); 1] = [("help", "clap's own: prints what --help prints")];
 
-/// The subcommands that a help text lists.
+/// Returns the subcommands that a help text lists.
 fn listed(args: &[&str]) -> BTreeSet<String> {
     let help = run(&[args, &["--help"]].concat()).expect(0).out;
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);

@@ -1,7 +1,7 @@
-//! The rows that do not end by themselves, in each situation.
+//! The rows of subcommands that do not end by themselves, in each situation.
 //!
-//! `top` without `--once` is the only one that is missing here: it draws on a terminal, and
-//! `top.rs` tries it there. Without a terminal it prints once, as its row in `CASES` does.
+//! Only `top` without `--once` is missing here: it draws on a terminal, where `top.rs` tests it.
+//! Without a terminal it prints once, like its row in `CASES`.
 
 use std::io::pipe;
 use std::net::TcpStream;
@@ -13,33 +13,33 @@ use tempfile::TempDir;
 use crate::place::{Ended, Place, Running, full_disk, ipc, program, run, wait_until};
 use crate::signals::{ENDS, signal, wait_for_handler};
 
-/// What one does in a situation.
+/// The effect of a situation on a subcommand.
 #[derive(Clone, Copy, Debug)]
 enum Then {
-    /// It ends with this code, as it can't do what it is there for.
+    /// It ends with this code, because it can't do its work.
     Ends(i32),
-    /// It goes on, and ends with this code when it is told to.
+    /// It continues, and ends with this code when a signal asks it to.
     GoesOn(i32),
 }
 
 use Then::{Ends, GoesOn};
 
-/// A subcommand that does not end by itself. `QUEUE` and `OTHER` stand for the test's own queues,
-/// `SOCKET` for a socket and `PORT` for a port of its own.
+/// A subcommand that does not end by itself. `QUEUE`, `OTHER`, `SOCKET` and `PORT` are replaced by
+/// the test's own queues, socket and port; `ADDRESS` is `QUEUE` with its scheme.
 pub struct Endless {
     args: &'static [&'static str],
-    /// Waits until it has done something.
+    /// Waits until it has done some of its work.
     works: fn(&Home),
     reader_gone: Then,
     disk_full: Then,
     output_closed: Then,
-    /// With a queue that is of one process only.
+    /// The effect of a queue that belongs to one process.
     local: Then,
-    /// With a queue that is not there.
+    /// The effect of a missing queue.
     missing: Then,
 }
 
-/// `serve` of a queue of its own is in `signals.rs`.
+/// `signals.rs` tests `serve` with its own queue.
 pub const CASES: &[Endless] = &[
     Endless {
         args: &["tail", "QUEUE", "--every", "1ms"],
@@ -85,10 +85,10 @@ pub const CASES: &[Endless] = &[
         args: &["serve", "QUEUE", "--at", "SOCKET"],
         works: |home| wait_until("it serves", || run(&["stat", &home.socket()]).code == 0),
         reader_gone: GoesOn(0),
-        // It can't say that it is ready, so it does not begin.
+        // It can't report that it is ready, so it does not begin.
         disk_full: Ends(1),
         output_closed: GoesOn(0),
-        // To share a queue of its own is what it is there for.
+        // Its purpose includes sharing its own queue.
         local: GoesOn(0),
         missing: Ends(3),
     },
@@ -98,8 +98,20 @@ pub const CASES: &[Endless] = &[
         reader_gone: GoesOn(0),
         disk_full: Ends(1),
         output_closed: GoesOn(0),
-        // A queue that can't be asked is one of the figures.
+        // A queue that can't be asked shows up as a figure, not as an error.
         local: GoesOn(0),
+        missing: GoesOn(0),
+    },
+    Endless {
+        args: &["web", "ADDRESS", "--listen", "PORT"],
+        works: |home| wait_until("it serves", || TcpStream::connect(home.port()).is_ok()),
+        reader_gone: GoesOn(0),
+        // It can't say where the page is, so it does not begin.
+        disk_full: Ends(1),
+        output_closed: GoesOn(0),
+        // No other process can see that queue: a page would never show it.
+        local: Ends(5),
+        // The page shows that it is missing, and shows it once it is there.
         missing: GoesOn(0),
     },
 ];
@@ -109,14 +121,14 @@ fn waiting(place: &Place, queue: &str) -> Option<u64> {
     Some(stats.ready + stats.leased)
 }
 
-/// Where a row has its queues and its addresses.
+/// The queues and addresses of a row.
 pub struct Home {
     pub place: Place,
     folder: TempDir,
 }
 
 impl Home {
-    /// With a queue in which one message waits.
+    /// Creates a queue in which one message waits.
     pub fn new(test: &str) -> Self {
         let place = Place::new(&format!("endless-{test}"));
         let queue = place.make("jobs", &QueueOptions::new().capacity(8));
@@ -129,7 +141,7 @@ impl Home {
         format!("unix:{}", self.folder.path().join("x.sock").display())
     }
 
-    /// One that no other process takes: each process has loopback addresses of its own.
+    /// Returns an address that no other process uses: each process has its own loopback addresses.
     fn port(&self) -> String {
         let (pid, name) = (std::process::id(), self.place.0.bytes());
         let name = name.fold(0_u8, |sum, byte| sum.wrapping_mul(31) ^ byte);
@@ -154,6 +166,8 @@ impl Endless {
     fn args_on(&self, home: &Home, queue: &str) -> Vec<String> {
         let args = self.args.iter().map(|arg| match *arg {
             "QUEUE" => queue.to_owned(),
+            "ADDRESS" if queue.contains(':') => queue.to_owned(),
+            "ADDRESS" => format!("shm:{queue}"),
             "OTHER" => home.place.name("other"),
             "SOCKET" => home.socket(),
             "PORT" => home.port(),
@@ -162,13 +176,14 @@ impl Endless {
         args.collect()
     }
 
-    /// Whether it asks the queue before it begins, and so waits for one at this address.
+    /// Puts the address of a server into the arguments. Returns `true` if the subcommand asks it
+    /// before it begins.
     pub fn put_address(&self, args: &mut [String], address: &str) -> bool {
         args[1] = address.to_owned();
-        self.name() != "metrics"
+        !["metrics", "web"].contains(&self.name())
     }
 
-    /// Asserts how it ends that runs with these arguments and this output.
+    /// Asserts how a running subcommand ends.
     #[track_caller]
     fn expect(&self, home: &Home, running: Running, then: Then) {
         let args = self.args;
@@ -201,7 +216,7 @@ fn for_each(test: &str, check: impl Fn(&Endless, &Home)) {
 }
 
 #[test]
-fn what_does_not_end_by_itself_ends_well_with_each_signal() {
+fn endless_commands_end_cleanly_with_each_signal() {
     for end in ENDS {
         for_each("end", |case, home| {
             let running = Running::start(&mut ipc(&case.args(home)));
@@ -217,7 +232,7 @@ fn what_does_not_end_by_itself_ends_well_with_each_signal() {
 }
 
 #[test]
-fn what_only_prints_ends_with_its_reader_and_the_rest_goes_on() {
+fn commands_that_only_print_end_with_their_reader_and_the_rest_continue() {
     for_each("reader", |case, home| {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
@@ -227,7 +242,7 @@ fn what_only_prints_ends_with_its_reader_and_the_rest_goes_on() {
 }
 
 #[test]
-fn what_only_prints_ends_on_a_full_disk_and_the_rest_goes_on() {
+fn commands_that_only_print_end_on_a_full_disk_and_the_rest_continue() {
     for_each("disk", |case, home| {
         let running = Running::start(ipc(&case.args(home)).stdout(full_disk()));
         case.expect(home, running, case.disk_full);
@@ -241,7 +256,7 @@ fn by_shell(args: &[String], redirection: &str) -> Running {
 }
 
 #[test]
-fn a_closed_output_is_no_place_for_endless_messages() {
+fn a_closed_output_receives_no_endless_messages() {
     for_each("closed", |case, home| {
         let running = by_shell(&case.args(home), ">&-");
         case.expect(home, running, case.output_closed);
@@ -249,7 +264,7 @@ fn a_closed_output_is_no_place_for_endless_messages() {
 }
 
 #[test]
-fn nothing_that_does_not_end_by_itself_needs_standard_input() {
+fn endless_commands_need_no_standard_input() {
     for redirection in ["<&-", "< /dev/null"] {
         for_each("stdin", |case, home| {
             let running = by_shell(&case.args(home), redirection);
@@ -259,7 +274,7 @@ fn nothing_that_does_not_end_by_itself_needs_standard_input() {
 }
 
 #[test]
-fn a_local_queue_is_served_and_nothing_else() {
+fn a_local_queue_can_only_be_served() {
     for_each("local", |case, home| {
         let args = case.args_on(home, "local:jobs");
         case.expect(home, Running::start(&mut ipc(&args)), case.local);
@@ -267,7 +282,7 @@ fn a_local_queue_is_served_and_nothing_else() {
 }
 
 #[test]
-fn a_queue_that_is_not_there_is_missing_or_a_figure() {
+fn a_missing_queue_is_an_error_or_a_figure() {
     for_each("missing", |case, home| {
         let args = case.args_on(home, &home.place.name("nosuch"));
         case.expect(home, Running::start(&mut ipc(&args)), case.missing);
@@ -280,7 +295,7 @@ fn a_queue_is_neither_bridged_to_itself_nor_served_at_its_own_address() {
         let at = match case.name() {
             "bridge" => home.place.name("jobs"),
             "serve" => home.socket(),
-            // The others have one address only.
+            // The others have only one address.
             _ => return,
         };
         let mut args = case.args_on(home, &at);

@@ -1,5 +1,5 @@
-//! The signals that ask for the end, for all rows: while the answer is being written, while
-//! standard input is being read, and while the users of a queue are waited for.
+//! The signals that ask a command to end, for all rows: while it writes the answer, while it reads
+//! standard input, and while it waits for the users of a queue.
 
 use std::fs;
 use std::io::{ErrorKind, Write, pipe};
@@ -15,7 +15,7 @@ use super::{BEFORE, Case, Cell, Kind, SAVED, State, act, for_each};
 use crate::place::{Ended, Running, wait_until};
 use crate::signals::{ENDS, has_handler, signal};
 
-/// A pipe without room: who writes into it waits. Its reader is returned, too.
+/// Returns a full pipe, whose writer blocks, and its reader.
 fn full_pipe() -> (Stdio, impl Sized) {
     let (reader, mut writer) = pipe().unwrap();
     let set = |flag| fcntl(writer.as_fd(), FcntlArg::F_SETFL(flag)).unwrap();
@@ -31,14 +31,14 @@ fn full_pipe() -> (Stdio, impl Sized) {
     (writer.into(), reader)
 }
 
-/// Whether a process waits in this system call on this descriptor.
+/// Returns `true` if a process waits in this system call on this descriptor.
 fn is_in(child: &Child, call: c_long, descriptor: u32) -> bool {
     let text = fs::read_to_string(format!("/proc/{}/syscall", child.id())).unwrap();
     let mut words = text.split(' ');
     words.next() == Some(&call.to_string()) && words.next() == Some(&format!("{descriptor:#x}"))
 }
 
-/// Whether it can be seen in which system call a process is.
+/// Returns `true` if the kernel shows the system call of a process.
 fn can_be_seen(test: &str) -> bool {
     let can = fs::read_to_string("/proc/self/syscall").is_ok();
     if !can {
@@ -47,10 +47,10 @@ fn can_be_seen(test: &str) -> bool {
     can
 }
 
-/// Ends a process that can't finish what it does, and returns how, and by which signal.
+/// Ends a process that can't finish its work. Returns how it ended, and the signal that ended it.
 ///
-/// A command that finishes what it holds takes the first signal for a request, and a SIGHUP for
-/// nothing more, however often it comes.
+/// A command that finishes what it holds treats the first signal as a request. A SIGHUP is never
+/// more than a request, even if it is repeated.
 fn end_by(mut running: Running, end: Signal) -> (Ended, Signal) {
     let asks_first = has_handler(&running, end);
     signal(&running, end);
@@ -61,7 +61,7 @@ fn end_by(mut running: Running, end: Signal) -> (Ended, Signal) {
         Signal::SIGHUP => Signal::SIGTERM,
         end => end,
     };
-    // Two of one kind may become one where the first was not handled yet.
+    // Two signals of one kind may become one if the first was not handled yet.
     wait_until("it has ended", || {
         signal(&running, insisting);
         running.0.try_wait().unwrap().is_some()
@@ -78,7 +78,7 @@ fn state_after_recovery(cell: &Cell<'_>) -> State {
 }
 
 #[test]
-fn a_command_that_can_not_print_is_ended_by_each_signal_and_its_exit_code_says_so() {
+fn a_command_that_cannot_print_is_ended_by_each_signal_and_its_exit_code_says_so() {
     if !can_be_seen("signals during output") {
         return;
     }
@@ -99,7 +99,7 @@ fn a_command_that_can_not_print_is_ended_by_each_signal_and_its_exit_code_says_s
                 Kind::Take => cell.case.before,
                 _ => cell.case.after,
             };
-            // With one line of input done, the next is not begun before its answer is printed.
+            // After one line of input, the command prints its answer before it begins the next.
             let is_first_of_two = input.lines().count() == 2;
             let state = match is_first_of_two {
                 true => State {
@@ -118,7 +118,7 @@ fn a_command_that_can_not_print_is_ended_by_each_signal_and_its_exit_code_says_s
 }
 
 #[test]
-fn a_command_that_waits_for_input_is_ended_by_each_signal_and_has_sent_nothing() {
+fn a_command_that_waits_for_input_is_ended_by_each_signal_and_sends_nothing() {
     if !can_be_seen("signals during input") {
         return;
     }
@@ -164,7 +164,7 @@ fn a_command_that_waits_for_the_users_of_a_queue_is_ended_by_each_signal_and_mov
             wait_until(&format!("{args:?} waits"), waits);
             let (ended, by) = end_by(running, end);
             assert_eq!(ended.code, 128 + by as i32, "{args:?} {end}: {ended:?}");
-            // The user goes on: nothing is frozen.
+            // The user of the queue continues: nothing is frozen.
             user.sender().send(b"three").unwrap();
             user.receiver().recv().unwrap().ack().unwrap();
             assert_eq!(cell.state(), before, "{args:?} {end}: {ended:?}");

@@ -12,13 +12,13 @@ use super::{Case, Cell, for_each};
 use crate::place::{Ended, Running, ipc, run, run_with};
 use crate::signals::{ENDS, signal};
 
-/// What stands for an address in the arguments of a row.
+/// The placeholders for addresses in the arguments of a row.
 const ADDRESSES: [&str; 3] = ["QUEUE", "OTHER", "SPACE"];
 
-/// How a row ends that asks no server; `None` for those that ask.
+/// Returns the exit code of a row that asks no server; `None` if the row asks one.
 fn refusal(case: &Case) -> Option<i32> {
     match case.args {
-        // The name of a namespace, never an address.
+        // These take the name of a namespace, never an address.
         ["nodes", ..] => Some(2),
         // Only queues in shared memory are saved, restored or moved whole.
         ["save" | "restore", ..] | ["move", _, _] => Some(5),
@@ -26,7 +26,7 @@ fn refusal(case: &Case) -> Option<i32> {
     }
 }
 
-/// A server that accepts connections and says nothing.
+/// Starts a server that accepts connections and never answers.
 fn silent_server() -> (TempDir, UnixListener, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("silent.sock");
@@ -34,7 +34,7 @@ fn silent_server() -> (TempDir, UnixListener, String) {
     (folder, listener, format!("unix:{}", path.display()))
 }
 
-/// The row's arguments, once for each address in it, which is that of a server.
+/// Returns the row's arguments once for each address in it, with a server's address in its place.
 fn asking(cell: &Cell<'_>, address: &str) -> Vec<Vec<String>> {
     let args = cell.case.args.iter().enumerate();
     let places = args.filter(|(_, arg)| ADDRESSES.contains(arg));
@@ -55,7 +55,7 @@ fn a_server_that_never_answers_is_unreachable_for_every_command() {
             let input = cell.case.input.unwrap_or_default();
             let code = refusal(cell.case).unwrap_or(6);
             let ended = cell.expect(run_with(&args, input), code, cell.case.before);
-            // These say on standard output that they do not know.
+            // These report "unknown" on standard output.
             let says = ["check", "ls", "metrics"].contains(&cell.case.args[0]);
             assert!(ended.out.is_empty() || says, "{args:?}: {ended:?}");
         }
@@ -72,7 +72,7 @@ fn a_server_that_never_answers_is_unreachable_for_every_command() {
     }
 }
 
-/// Runs it until it waits for the server's greeting, sends the signal, and returns what came of it.
+/// Runs it until it waits for the server's greeting, sends the signal, and returns how it ended.
 fn ended_in_greeting(end: Signal, args: &[String], input: &str) -> Ended {
     let (_folder, listener, address) = silent_server();
     let args: Vec<_> = args

@@ -1,4 +1,5 @@
-//! A Rust program at the other end of a Python program's queues: `rust-peer COMMAND QUEUE ENCODING`.
+//! A Rust program at the other end of a Python program's queues: `rust-peer COMMAND QUEUE
+//! ENCODING`.
 
 use std::error::Error;
 use std::io::{self, Read};
@@ -6,7 +7,7 @@ use std::io::{self, Read};
 use ipc_queue::{Encoding, Queue, QueueOptions};
 use serde::{Deserialize, Serialize};
 
-/// As the Python test declares it.
+/// The same type as in the Python test.
 #[derive(Debug, Serialize, Deserialize)]
 struct Job {
     path: String,
@@ -22,7 +23,7 @@ struct Size {
     height: u32,
 }
 
-/// What is answered for a job.
+/// The answer to a job.
 #[derive(Debug, Serialize, Deserialize)]
 struct Done {
     path: String,

@@ -107,7 +107,7 @@ fn make_room(path: &Path) -> Result<(), ServeError> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(system)
         }
-        // Also if the server is too busy to accept a connection.
+        // This also applies if the server is too busy to accept a connection.
         _ => Err(ServeError::InUse {
             path: path.to_owned(),
         }),
@@ -121,10 +121,10 @@ fn listening(path: &Path, address: &SocketAddrUnix) -> io::Result<OwnedFd> {
         SocketFlags::CLOEXEC,
         None,
     )?;
-    // Before the bind: Linux creates the file with the socket's own mode.
+    // Set before the bind: Linux creates the file with the socket's own mode.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     bind_socket(&socket, address)?;
-    // In case a kernel does not.
+    // In case a kernel ignores the socket's mode.
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     listen(socket.as_fd(), BACKLOG)?;
     Ok(socket)
@@ -164,12 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_living_server_is_not_replaced_and_a_dead_ones_socket_is() {
+    fn a_live_server_is_not_replaced_but_a_dead_servers_socket_is() {
         let folder = folder();
         let path = folder.path().join("x.sock");
         let (listener, old) = bind(&path).unwrap();
         assert!(matches!(bind(&path), Err(ServeError::InUse { .. })));
-        drop(listener); // As in a crash: the file stays.
+        drop(listener); // Simulates a crash: the file stays.
         let (_listener, new) = bind(&path).unwrap();
         // Dropping the old one leaves the new file alone.
         drop(old);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_for_a_socket_is_refused() {
+    fn invalid_socket_paths_are_refused() {
         let folder = folder();
         let path = folder.path().join("x.sock");
         fs::write(&path, "a file").unwrap();

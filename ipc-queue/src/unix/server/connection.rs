@@ -235,8 +235,8 @@ impl<'s> Connection<'s> {
             let [said, woken] = ready.map_err(WireError::io)?;
             if woken {
                 if !wake_fd.clear() {
-                    // If it were polled further, a file that took its number might be readable for
-                    // ever.
+                    // If it were polled further, a file that took its number might be readable
+                    // forever.
                     let lost = "something in this process closed a descriptor of this connection";
                     return Err(WireError::io(io::Error::other(lost)));
                 }

@@ -95,7 +95,8 @@ impl<'p> Receiving<'p, '_, '_> {
         self.connection.answer(id, &answer, &Carried::None)
     }
 
-    /// Acknowledges what is held of these. Returns the failures, each with its index.
+    /// Acknowledges those of these deliveries that are held. Returns the failures, each with its
+    /// index.
     fn ack_batch(&mut self, tickets: &[u64]) -> Vec<(u32, SettleFailed)> {
         let mut failures = Vec::new();
         let (mut deliveries, mut indexes) = (Vec::new(), Vec::new());

@@ -32,7 +32,7 @@ struct Stage {
     _folder: tempfile::TempDir,
 }
 
-/// A client that sends what it likes.
+/// A client that may send anything.
 struct Rogue {
     socket: KeptSocket,
     reader: Reader,
@@ -172,7 +172,7 @@ fn send(bytes: usize) -> (Ask, Vec<u8>) {
 }
 
 #[test]
-fn garbage_is_refused_and_nobody_else_notices() {
+fn garbage_is_refused_without_effect_on_others() {
     let stage = Stage::plain();
     let garbage: [&[u8]; 5] = [
         b"GET / HTTP/1.1\r\n\r\n",
@@ -214,7 +214,7 @@ fn garbage_is_refused_and_nobody_else_notices() {
 }
 
 #[test]
-fn another_version_is_told_which_this_is() {
+fn a_client_of_another_version_learns_the_servers_version() {
     let stage = Stage::plain();
     let greeting = stage.rogue().greet(PROTOCOL + 1).unwrap();
     let refused = Greeting::Refused(Refusal::Protocol { server: PROTOCOL });
@@ -222,7 +222,7 @@ fn another_version_is_told_which_this_is() {
 }
 
 #[test]
-fn what_does_not_belong_to_a_connection_ends_it() {
+fn an_invalid_request_ends_its_connection() {
     let stage = Stage::plain();
     let mut sender = stage.handle(Ask::BecomeSender);
     let how = Settle::Ack.into();
@@ -246,7 +246,7 @@ fn what_does_not_belong_to_a_connection_ends_it() {
 }
 
 #[test]
-fn who_says_nothing_or_half_of_it_is_let_go_in_time() {
+fn silent_or_slow_clients_are_disconnected_in_time() {
     let options = UnixServer::options().handshake_limit(Duration::from_secs(2));
     let stage = Stage::new(QueueSettings::default(), options);
     let (mut silent, mut halting) = (stage.rogue(), stage.rogue());
@@ -265,7 +265,7 @@ fn who_says_nothing_or_half_of_it_is_let_go_in_time() {
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_up_nobody() {
+fn a_client_that_does_not_read_delays_no_other() {
     const MESSAGES: u32 = 64;
     let stage = Stage::plain();
     let queue = stage.open();
@@ -279,7 +279,7 @@ fn a_client_that_does_not_read_holds_up_nobody() {
         patience: Patience::Endless,
     };
     lazy.ask(&ask, &Carried::None);
-    // Until the socket of its answers is full; then the server takes no more for it.
+    // Continue until the socket for its answers is full. Then the server takes no more for it.
     let receiver = queue.receiver();
     let mut others = 0;
     while let Ok(delivery) = receiver.recv_timeout(Duration::from_secs(1)) {
@@ -302,7 +302,7 @@ fn a_client_that_does_not_read_holds_up_nobody() {
 const MAX_INLINE_BYTES_FOR_TEST: usize = 60_000;
 
 #[test]
-fn a_payload_that_is_not_what_it_is_said_to_be_is_refused() {
+fn a_payload_that_differs_from_its_announcement_is_refused() {
     let stage = Stage::plain();
     let (ask, payload) = send(100_000);
     let honest = || Sealed::copy_of(&payload).unwrap();
@@ -330,7 +330,7 @@ fn a_payload_that_is_not_what_it_is_said_to_be_is_refused() {
 }
 
 #[test]
-fn what_a_vanished_client_had_is_there_again_at_once() {
+fn messages_of_a_vanished_client_return_at_once() {
     let settings = QueueSettings {
         backoff: Backoff::None,
         ..QueueSettings::default()
@@ -360,7 +360,7 @@ fn what_a_vanished_client_had_is_there_again_at_once() {
 }
 
 #[test]
-fn connections_are_bounded_and_let_go() {
+fn connections_are_bounded_and_released() {
     let stage = Stage::new(
         QueueSettings::default(),
         UnixServer::options().max_connections(3),
@@ -383,7 +383,7 @@ fn connections_are_bounded_and_let_go() {
 }
 
 #[test]
-fn the_end_of_a_server_is_an_error_for_whoever_waits() {
+fn the_end_of_a_server_is_an_error_for_all_waiters() {
     let mut stage = Stage::plain();
     let queue = stage.open();
     thread::scope(|scope| {
@@ -420,7 +420,7 @@ fn the_end_of_a_server_is_an_error_for_whoever_waits() {
 }
 
 #[test]
-fn a_socket_passes_nothing_on_that_was_not_asked_for() {
+fn a_socket_accepts_no_unrequested_descriptor() {
     // One descriptor too many with the first bytes: the stream is unusable, and the descriptor is
     // closed.
     let stage = Stage::plain();

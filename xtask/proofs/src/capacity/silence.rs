@@ -62,7 +62,7 @@ pub fn measure(kills: u32, figures: &mut Figures) -> Result<()> {
 fn work(queue: &ByteQueue, seen: &Mutex<Seen>, stop: &AtomicBool) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     while !stop.load(Ordering::Relaxed) {
-        // A failed send or ack is repeated, or the message comes again.
+        // A failed send or ack is repeated, or the message is redelivered.
         if sender.send_timeout(b"on", PATIENCE).is_err() {
             continue;
         }

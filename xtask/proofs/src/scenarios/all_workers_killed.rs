@@ -40,7 +40,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
             ledger.enter(&worker.bury()?);
         }
     }
-    stage::until_stats(&queue, "nobody is left", |stats| {
+    stage::until_stats(&queue, "no worker is left", |stats| {
         stats.leased == 0 && stats.participants == 1
     })?;
     ledger.acked(stage::drain(&queue)?);

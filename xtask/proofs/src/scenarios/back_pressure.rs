@@ -111,7 +111,7 @@ fn a_slow_receiver_gets_everything(stage: &Stage) -> Result<Times> {
     for number in 0..MESSAGES {
         stage::take_this(&queue, number, 1)?;
         if number % 100 == 0 {
-            // The slowest receiver: the sender has filled the queue before it goes on.
+            // The slowest receiver: the sender has filled the queue before it continues.
             let full = |stats: &ipc_queue::QueueStats| stats.ready == u64::from(CAPACITY);
             stage::until_stats(&queue, "the queue is full", full)?;
         }

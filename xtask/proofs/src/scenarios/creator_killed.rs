@@ -29,20 +29,20 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
             })?;
             ensure!(maker.hear().is_ok(), "it never made one");
         }
-        // Not a wait for something: the kill comes at a random moment.
+        // The sleep does not wait for a condition: the kill comes at a random moment.
         thread::sleep(Duration::from_micros(fastrand::u64(..3_000)));
         makers.iter_mut().try_for_each(Puppet::strike)?;
         for maker in &mut makers {
             maker.bury()?;
         }
-        found += u64::from(next_one_goes_on(stage, round)?);
+        found += u64::from(next_one_continues(stage, round)?);
         stage.check_nothing_left()?;
     }
     Outcome::kept(json!({ "kills": 2 * ROUNDS, "found": found }))
 }
 
 /// Uses the queue that the killed processes left, or a new one. Returns whether they left one.
-fn next_one_goes_on(stage: &Stage, round: u64) -> Result<bool> {
+fn next_one_continues(stage: &Stage, round: u64) -> Result<bool> {
     let files = fs::read_dir(stage.file_of(JOBS).with_file_name("")).map_or(0, Iterator::count);
     let left = match stage::open() {
         Ok(queue) => Some(queue),
@@ -53,7 +53,7 @@ fn next_one_goes_on(stage: &Stage, round: u64) -> Result<bool> {
     let found = left.is_some();
     let queue = match left {
         Some(queue) => queue,
-        None => stage::create(&stage::settings()).context("making it anew")?,
+        None => stage::create(&stage::settings()).context("creating it again")?,
     };
     stage::send(&queue, [round], CHUNKED)?;
     stage::take_this(&queue, round, 1)?;

@@ -41,7 +41,7 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
     }
     ensure!(
         answer("own")? == "Ok(())",
-        "opened anew: {}",
+        "opened again: {}",
         answer("own")?
     );
     stage::take_this(&queue, CHILDS, 1)?;

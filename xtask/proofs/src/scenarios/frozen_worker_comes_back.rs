@@ -1,4 +1,4 @@
-//! A lost lease stays lost, but the memory stays untouched until its reader lets go.
+//! A lost lease stays lost, but the memory stays untouched until its reader releases it.
 //!
 //! A worker is stopped past the end of its lease. Another does the work. Meanwhile everything else
 //! in the queue is used again and again. When the first worker continues, its payload is whole, and

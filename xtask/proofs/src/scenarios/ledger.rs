@@ -50,7 +50,7 @@ impl Ledger {
             ensure!(!gone, "message {number} was lost");
         }
         let strange = self.acks.keys().find(|number| !wanted.contains(number));
-        ensure!(strange.is_none(), "nobody sent message {strange:?}");
+        ensure!(strange.is_none(), "no process sent message {strange:?}");
         Ok(())
     }
 }

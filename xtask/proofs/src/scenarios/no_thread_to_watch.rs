@@ -1,4 +1,4 @@
-//! Where no watcher thread can be started, blocked handles see to leases and deaths themselves.
+//! If no watcher thread can be started, blocked handles handle leases and deaths themselves.
 //!
 //! A process has no memory for another stack. No other process checks deadlines, or the pidfd of
 //! its peer.

@@ -18,8 +18,8 @@ pub enum Order {
         queue: String,
         settings: QueueSettings,
     },
-    /// Create and remove a queue for ever, as far as others allow; reply [`Reply::Done`] once it
-    /// was made.
+    /// Create and remove a queue forever, as far as others allow; reply [`Reply::Done`] after the
+    /// first creation.
     ComeAndGo {
         queue: String,
         settings: QueueSettings,

@@ -1,5 +1,5 @@
-//! A pool that is killed because it drains for too long leaves no worker behind. This happens if an
-//! outer time-out is shorter than the pool's.
+//! A pool that is killed because it drains for too long leaves no worker behind. Such a kill
+//! happens if an outer time-out is shorter than the pool's.
 
 use std::fs;
 use std::process::Command;

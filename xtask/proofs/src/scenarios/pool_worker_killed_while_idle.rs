@@ -9,7 +9,7 @@ use super::Outcome;
 use super::pool_worker::{does_its_work, pool, until};
 use super::stage::Stage;
 
-/// Fewer than the pool tolerates of workers that die without a job.
+/// Less than the pool's limit for workers that die without a job.
 const ROUNDS: u64 = 4;
 
 pub fn play(_: &Stage) -> Result<Outcome> {

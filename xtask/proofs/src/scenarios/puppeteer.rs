@@ -106,7 +106,7 @@ impl Puppet {
         }
     }
 
-    /// Gives an order that blocks, and waits until it does.
+    /// Gives an order that blocks the child, and waits until the child is blocked.
     pub fn tell_and_block(&mut self, order: &Order) -> Result<()> {
         self.tell(order)?;
         self.wait_until_blocked()

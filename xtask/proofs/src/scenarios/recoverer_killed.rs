@@ -44,7 +44,8 @@ pub fn play(stage: &Stage) -> Result<Outcome> {
             victim.strike()?;
         }
         for recoverer in &mut recoverers {
-            // Not a wait for something: the kill comes at a random moment of a recovery.
+            // The sleep does not wait for a condition: the kill comes at a random moment of a
+            // recovery.
             thread::sleep(Duration::from_micros(fastrand::u64(..2_500)));
             recoverer.strike()?;
         }

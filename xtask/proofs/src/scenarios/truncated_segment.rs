@@ -84,11 +84,14 @@ fn told(stage: &Stage, size: u64, times: &mut Times) -> Result<()> {
             }
         };
         times.note("telling", cut_at.elapsed())?;
-        ensure!(refusal.contains("Truncated"), "it was told {refusal}");
+        ensure!(refusal.contains("Truncated"), "the error was {refusal}");
         // Again, for every call.
         for order in [Order::send(9..10, INLINE), Order::RECEIVE] {
             let refusal = puppet.refused(&order)?;
-            ensure!(refusal.contains("Truncated"), "then it was told {refusal}");
+            ensure!(
+                refusal.contains("Truncated"),
+                "then the error was {refusal}"
+            );
         }
         let end = puppet.dismiss()?;
         ensure!(end.success(), "it ended with {end}");

@@ -1,4 +1,4 @@
-//! A killed worker's message comes again, and a waiting worker has it at once.
+//! A killed worker's message is redelivered, at once to a worker that waits for it.
 //!
 //! A worker takes a message and is killed while another is asleep in `recv`, again and again.
 

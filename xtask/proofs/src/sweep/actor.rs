@@ -255,7 +255,7 @@ impl Play {
         raise(BEGIN)?;
         let _result = ManuallyDrop::new(operation());
         raise(END)?;
-        bail!("nobody traces this process")
+        bail!("this process is not traced")
     }
 
     /// Lets the watcher run, step by step. Does not return.
@@ -263,7 +263,7 @@ impl Play {
         self.expect([before, after], Stepped::Watcher)?;
         watch::nudge();
         raise(BEGIN)?;
-        bail!("nobody traces this process")
+        bail!("this process is not traced")
     }
 
     /// Lets the watcher run now, without stepping.

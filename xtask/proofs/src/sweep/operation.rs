@@ -109,7 +109,7 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "send-delayed",
-        what: "a message is sent that is put off",
+        what: "a message is sent with a delay",
         states: terms::DELAYED,
     },
     Operation {
@@ -119,7 +119,7 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "send-expiring",
-        what: "a message is sent that nobody wants after a time",
+        what: "a message is sent with an expiry",
         states: terms::EXPIRING,
     },
     Operation {
@@ -154,12 +154,12 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "send-batch",
-        what: "several messages are sent; the first ones, if it is cut short",
+        what: "several messages are sent; the first ones, if it is interrupted",
         states: batches::SEND,
     },
     Operation {
         name: "receive-batch",
-        what: "several messages are taken; the first ones, if it is cut short",
+        what: "several messages are taken; the first ones, if it is interrupted",
         states: batches::RECEIVE,
     },
     Operation {
@@ -199,17 +199,17 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "nack",
-        what: "a delivery is given back, at once or with a delay",
+        what: "a delivery is nacked, at once or with a delay",
         states: settling::NACK,
     },
     Operation {
         name: "nack-saying",
-        what: "a delivery is given back with a reason",
+        what: "a delivery is nacked with a reason",
         states: saying::NACK,
     },
     Operation {
         name: "snooze",
-        what: "a delivery is put off without an attempt",
+        what: "a delivery is snoozed, which is not an attempt",
         states: snoozing::SNOOZE,
     },
     Operation {
@@ -234,7 +234,7 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "purge",
-        what: "what waits is dropped; the first ones, if it is cut short",
+        what: "waiting messages are dropped; the first ones, if it is interrupted",
         states: terms::PURGE,
     },
     Operation {
@@ -254,12 +254,12 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "restore",
-        what: "a queue is restored from a file; whoever comes next completes it",
+        what: "a queue is restored from a file; the next process completes it",
         states: snapshots::RESTORE,
     },
     Operation {
         name: "close",
-        what: "a queue is closed, and no message lost by it",
+        what: "a queue is closed, which loses no message",
         states: switches::CLOSE,
     },
     Operation {
@@ -269,7 +269,7 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "priorities",
-        what: "all that, where there are four levels",
+        what: "the same operations, with four priorities",
         states: priorities::PRIORITIES,
     },
     Operation {
@@ -279,17 +279,17 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "expire",
-        what: "somebody's watcher ends leases and delays",
+        what: "a watcher ends leases and delays",
         states: clock::EXPIRE,
     },
     Operation {
         name: "recover",
-        what: "somebody opens the queue of a dead process, or notices its death",
+        what: "a process opens the queue of a dead process, or notices its death",
         states: dead::RECOVER,
     },
     Operation {
         name: "crash-limit",
-        what: "a receiver of a message dies that others died over, or settles it",
+        what: "a receiver settles a message over which others died, or dies too",
         states: dead::CRASH_LIMIT,
     },
     Operation {

@@ -330,7 +330,7 @@ impl<'a> Sweeper<'a> {
             left -= usize::from(observer.look()?);
         }
         let instruction = tracee.instructions();
-        // Not if there is no queue, or no slot left.
+        // Impossible if there is no queue, or no slot left.
         let namespace = actor::namespace_in(&segments)?;
         let watched = index % 2 == 1;
         let witness = watched.then(|| actor::open(&namespace, OpenMode::Open).ok());

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The first number of its own messages.
 const OWN: u64 = 80;
 
-/// The process that works on.
+/// The process that continues to work.
 pub struct Survivor {
     operation: &'static str,
     queue: ShmQueue,
@@ -76,14 +76,14 @@ impl Survivor {
         if operation == "expire" {
             survivor.early = std::iter::from_fn(|| receiver.recv_within(Wait::No).ok()).collect();
             for delivery in &survivor.early {
-                // On a slow machine it is lost already, and comes again.
+                // On a slow machine the lease is already lost, and the message is redelivered.
                 let _ = delivery.extend(HOUR);
             }
         }
         Ok(survivor)
     }
 
-    /// Works on while the other process is stopped.
+    /// Continues to work while the other process is stopped.
     pub fn work_on(&mut self) -> Result<()> {
         for delivery in self.early.drain(..) {
             let _ = delivery.ack();
@@ -103,7 +103,7 @@ impl Survivor {
             while let Ok(delivery) = self.receiver.recv_within(Wait::No) {
                 Message::number_of(delivery.payload()).map_err(|e| anyhow!(e))?;
                 self.taken += 1;
-                // Now and then one is lost on a slow machine, and comes again.
+                // On a slow machine one is sometimes lost, and is redelivered.
                 if self.taken.is_multiple_of(2) {
                     let _ = delivery.ack();
                 } else if delivery.extend(HOUR).is_ok() {
@@ -151,7 +151,8 @@ impl Survivor {
             if delivery.extend(HOUR).is_ok() {
                 self.held.push(delivery);
             } else {
-                // On a slow machine the lease was lost: the message is settled when it comes again.
+                // On a slow machine the lease was lost: the message is settled when it is
+                // redelivered.
                 drop(delivery);
                 self.take_everything()?;
             }
@@ -173,7 +174,7 @@ impl Survivor {
                 let number = Message::number_of(delivery.payload()).map_err(|e| anyhow!(e))?;
                 ensure!(
                     expectation.numbers().any(|known| known == number),
-                    "{number} comes again, at attempt {}",
+                    "{number} is delivered again, at attempt {}",
                     delivery.attempt()
                 );
                 let _ = delivery.ack();

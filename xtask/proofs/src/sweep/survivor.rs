@@ -39,7 +39,8 @@ pub fn examine(segments: &Path) -> Result<Outcome> {
     }
 }
 
-/// The same, for a process that was attached when the others died, or came to a recovered queue.
+/// Like `examine`, for a process that was attached when the others died, or that opened a recovered
+/// queue.
 pub fn witness(mut queue: ShmQueue, segments: &Path) -> Result<Outcome> {
     if actor::saved_beside(segments).is_some() {
         // No process may be attached.
@@ -54,7 +55,7 @@ pub fn witness(mut queue: ShmQueue, segments: &Path) -> Result<Outcome> {
     }
     let messages = drain(&bytes)?;
     if closed {
-        // The queue is closed: nothing can be sent any more, also not by this process.
+        // The queue is closed: nothing can be sent any more, not even by this process.
         check_free(&queue)?;
     } else {
         for number in [KEYED_INLINE, KEYED_CHUNKED] {
@@ -83,7 +84,7 @@ pub fn witness(mut queue: ShmQueue, segments: &Path) -> Result<Outcome> {
     Ok(if paused { found.paused() } else { found })
 }
 
-/// Repeats a restore that the dead processes were at.
+/// Repeats a restore that the dead processes had begun.
 fn complete_restore(segments: &Path) -> Result<()> {
     let Some(saved) = actor::saved_beside(segments) else {
         return Ok(());
@@ -100,7 +101,7 @@ fn complete_restore(segments: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The longest time that anything may take to come.
+/// The longest time that a message may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn drain(queue: &ByteQueue) -> Result<Vec<Message>> {
@@ -166,7 +167,7 @@ fn read_letter(letter: &DeadLetter) -> Result<Message> {
     ensure!(accounted, "not every attempt is accounted for: {letter:?}");
     check_headers(number, &letter.headers)?;
     let said = REASONS.iter().position(|reason| *reason == letter.error);
-    let said = said.with_context(|| format!("nobody gave this reason: {letter:?}"))?;
+    let said = said.with_context(|| format!("no receiver gave this reason: {letter:?}"))?;
     let message = Message::dead(number, letter.attempts, letter.reason);
     Ok(message.saying(u8::try_from(said)?))
 }

@@ -84,7 +84,7 @@ impl Tracee {
         Self::start_with(operation, state, folder, &[])
     }
 
-    /// The same, with more arguments.
+    /// Like `start`, with more arguments.
     pub fn start_with(
         operation: &str,
         state: &str,
@@ -309,7 +309,7 @@ impl Tracee {
 
 impl Drop for Tracee {
     fn drop(&mut self) {
-        // It is gone already, if it was killed.
+        // It is already gone if it was killed.
         let _ = self.kill();
     }
 }

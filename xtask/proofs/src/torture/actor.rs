@@ -111,7 +111,7 @@ impl Queues {
         };
         payload::fill(&mut loan, fastrand::u64(..));
         if fastrand::u32(..20) == 0 {
-            return Ok(Goes::On); // A loan dropped: nothing may come of it.
+            return Ok(Goes::On); // A dropped loan must have no effect.
         }
         let id = loan.publish().context("a loan was not published")?;
         log.note(Event::Accepted, id, 0)?;

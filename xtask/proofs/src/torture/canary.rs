@@ -69,7 +69,7 @@ pub fn hold(namespace: &Namespace) -> Result<()> {
     lease()
 }
 
-/// The same with every place.
+/// Like `hold`, with every place.
 pub fn hold_room(namespace: &Namespace) -> Result<()> {
     let queue = open(namespace, OpenMode::Open)?;
     let sender = queue.sender();

@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_gives_back_what_was_noted_and_ignores_a_torn_end() {
+    fn a_log_returns_its_records_and_ignores_a_torn_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let message = MessageId::new(SenderId::new(u64::MAX), 3);

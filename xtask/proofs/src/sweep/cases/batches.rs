@@ -70,7 +70,7 @@ fn receive(play: &Play, scenery: Scenery, numbers: &[u64]) -> Result<()> {
     })
 }
 
-/// The first ones are gone, the others come again.
+/// The first ones are gone, the others are redelivered.
 fn ack(play: &Play, scenery: Scenery, numbers: &[u64]) -> Result<()> {
     let set = scenery.set(play)?;
     let acked = |count: usize| {

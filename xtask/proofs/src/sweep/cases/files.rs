@@ -84,7 +84,7 @@ fn remove(play: &Play, before: Outcome) -> Result<()> {
     play.step(before, Outcome::absent(), || play.remove())
 }
 
-/// As if a remover had been killed before it unlinked the name.
+/// Prepares the state after a remover was killed before it unlinked the name.
 fn half_remove(play: &Play) -> Result<()> {
     drop(Scenery::OneReady.set(play)?);
     let path = play.file();

@@ -94,7 +94,7 @@ impl Held {
         Ok(Self { delivery, number })
     }
 
-    /// Its fate without an ack: it comes again, or is dead.
+    /// Returns its fate without an ack: it is redelivered, or becomes a dead letter.
     fn given_back(&self, dead: Option<DeadReason>) -> Message {
         let attempt = self.delivery.attempt();
         match dead {
