@@ -38,7 +38,7 @@ use ipc_proto::QueueSettings;
 
 use super::cell::{Cell, Tally};
 use super::memory::{Memory, RingWord, Word};
-use super::word::{CellKind, Inside, Lap, Position, State};
+use super::word::{CellKind, Lap, Position, State};
 
 pub use batches::{Few, TOGETHER};
 pub(in crate::shm) use runs::seen_in;
@@ -99,9 +99,6 @@ pub struct Cursor {
     /// Whether this handle found out by itself that something begins at `position`. Else a hint
     /// said so.
     is_known: bool,
-    /// What the word at `position` probably is, but for its lap: single, or the rest of the run
-    /// that this handle used a part of.
-    expected: u64,
     /// Where this handle claimed or published last. What it sends next must not come before that.
     last: Option<Position>,
     /// The `Stray` or `Spare` count that this handle has dealt with.
@@ -122,23 +119,6 @@ impl Cursor {
             self.position
         } else {
             Position::NOWHERE
-        }
-    }
-
-    /// Expects the rest of a run of which one cell was used.
-    #[inline(always)]
-    fn expect_rest(&mut self, used: State, inside: Inside) {
-        if used.len() > 1 {
-            let rest = State::inside_of(inside, used.len() - 1, Lap::default());
-            self.expected = rest.to_word();
-        }
-    }
-
-    /// The same, where the word used was as expected.
-    #[inline(always)]
-    fn expect_after(&mut self, word: u64, single: u64, inside: Inside) {
-        if word != single {
-            self.expect_rest(State::from_word(word), inside);
         }
     }
 
@@ -441,7 +421,6 @@ impl<M: Memory> Ring<M> {
         Cursor {
             position: Position::from_word(self.load_hint(hint), self.cells()),
             is_known: false,
-            expected: expected(hint),
             last: None,
             dealt_with: self.load_hint(strays).wrapping_sub(1),
             run: 0,
@@ -475,19 +454,7 @@ impl<M: Memory> Ring<M> {
     #[inline(always)]
     fn advance(&self, which: RingWord, cursor: &mut Cursor, to: Position) {
         cursor.go_to(to);
-        cursor.expected = expected(which);
         self.memory.ring_word(which).store(to.to_word(), Relaxed);
-    }
-
-    /// The word that a lucky handle swaps at a position.
-    #[inline(always)]
-    fn expected(&self, which: RingWord, cursor: &Cursor, at: Position) -> u64 {
-        let word = if at == cursor.position {
-            cursor.expected
-        } else {
-            expected(which)
-        };
-        word | at.lap().number()
     }
 
     /// The cell that is used `AHEAD` operations after the one at this position.
@@ -524,16 +491,6 @@ impl<M: Memory> Ring<M> {
             .unwrap_or_default();
         self.memory.ring_word(which).store(first.to_word(), Relaxed);
         first
-    }
-}
-
-/// A single cell to take, or to claim, of lap 0.
-#[inline(always)]
-fn expected(which: RingWord) -> u64 {
-    let free = State::free(Lap::default());
-    match which {
-        RingWord::Head | RingWord::Stray => free.released_as(CellKind::Ready).to_word(),
-        RingWord::Tail | RingWord::Spare => free.to_word(),
     }
 }
 

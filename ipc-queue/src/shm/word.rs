@@ -525,6 +525,15 @@ impl State {
         }
     }
 
+    /// The word of a free cell after the message with this leased word was acked. `None`: there is a
+    /// zombie, or the lease is of several messages.
+    #[inline(always)]
+    #[must_use]
+    pub fn freed_from(leased: u64) -> Option<u64> {
+        let alone = leased >> ZOMBIE_SHIFT & SEAT_MASK == 0;
+        alone.then(|| Self::free(Lap::new(leased)).to_word())
+    }
+
     /// After one of `seat`'s zombie marks was taken away. `None` if it has none here.
     #[must_use]
     pub fn let_go_by(self, seat: Seat) -> Option<Self> {

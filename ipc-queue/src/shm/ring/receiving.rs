@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use super::{Cursor, Lease, Look, Place, Ring, Scan, Turns};
 use crate::shm::cell::Cell;
 use crate::shm::memory::{Memory, RingWord, Word};
-use crate::shm::word::{CellKind, Inside, Position, Seat, State};
+use crate::shm::word::{CellKind, Position, Seat, State};
 
 impl<M: Memory> Ring<M> {
     /// Takes the next message, or `None` when there is none.
@@ -21,12 +21,13 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// The message whose turn it is, if it is ready and was never delivered.
+    /// The message whose turn it is, if it is ready by itself and was never delivered.
     #[inline(always)]
     fn take_at_once(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
         let at = self.start(RingWord::Head, cursor);
         let cell = self.cell(at.index());
-        let fresh = self.expected(RingWord::Head, cursor, at);
+        let ready = State::free(at.lap()).released_as(CellKind::Ready);
+        let fresh = ready.to_word();
         let run = mem::take(&mut cursor.run);
         if run == 0 && cell.state().load(SeqCst) != fresh {
             return None;
@@ -35,7 +36,6 @@ impl<M: Memory> Ring<M> {
             // The payload comes while the swap below waits for the header.
             self.memory.fetch_to_take(at.index());
         }
-        let ready = State::free(at.lap()).released_as(CellKind::Ready);
         let lease = Self::take_word(cell, me, at.index(), fresh, ready)?;
         cursor.run = if run < M::STREAM {
             run + 1
@@ -44,12 +44,16 @@ impl<M: Memory> Ring<M> {
             run
         };
         self.advance(RingWord::Head, cursor, at.next(self.cells()));
-        cursor.expect_after(fresh, ready.to_word(), Inside::Ready);
         Some(lease)
     }
 
     #[inline(never)]
     fn take_somewhere(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
+        if let Some(taken) = self.take_run(me, cursor, 1) {
+            // A rest is there, which has to be looked at.
+            cursor.run = 0;
+            return taken.into_leases().next();
+        }
         let mut turns = Turns::Kept;
         loop {
             let look = self.take_in_turn(me, cursor);
@@ -114,7 +118,6 @@ impl<M: Memory> Ring<M> {
                     let (cell, ready) = (self.cell(at.index()), state.of_len(1));
                     if let Some(lease) = Self::take_word(cell, me, at.index(), word, ready) {
                         self.advance(RingWord::Head, cursor, at.next(cells));
-                        cursor.expect_rest(state, Inside::Ready);
                         return Look::Found(lease);
                     }
                     continue; // Somebody else has it: look at what it is now.

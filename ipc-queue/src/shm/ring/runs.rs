@@ -110,7 +110,7 @@ impl<M: Memory> Ring<M> {
     pub fn claim_run(&self, me: Seat, cursor: &mut Cursor, count: usize) -> Option<Run> {
         let count = count.min(TOGETHER) as u32;
         let at = self.start(RingWord::Tail, cursor);
-        let (claimed, mut left) = self.claim_head(me, cursor, at, count)?;
+        let claimed = self.claim_head(me, cursor, at, count)?;
         let mut run = Run {
             first: at.index(),
             in_stream: cursor.run == M::STREAM,
@@ -118,26 +118,18 @@ impl<M: Memory> Ring<M> {
         };
         let mut len = claimed.len();
         if len < count {
-            (len, left) = self.claim_behind(me, &mut run, at, len, count);
+            len = self.claim_behind(me, &mut run, at, len, count);
         }
         cursor.run = cursor.run.saturating_add(len as u8).min(M::STREAM);
         let last = at.index() + len - 1;
         cursor.last = Some(Position::new(at.lap(), last));
         self.advance(RingWord::Tail, cursor, at.after(len, self.cells()));
-        cursor.expect_rest(State::free(at.lap()).of_len(left + 1), Inside::Free);
         Some(run)
     }
 
-    /// Claims up to `count` cells of what begins at a position, if that is free. Also returns the
-    /// number of its cells that are left.
+    /// Claims up to `count` cells of what begins at a position, if that is free.
     #[inline(always)]
-    fn claim_head(
-        &self,
-        me: Seat,
-        cursor: &Cursor,
-        at: Position,
-        count: u32,
-    ) -> Option<(State, u32)> {
+    fn claim_head(&self, me: Seat, cursor: &Cursor, at: Position, count: u32) -> Option<State> {
         let cell = self.cell(at.index()).state();
         // Looked at: a sender that waits must not take the line from the receiver that frees it.
         let word = cell.load(SeqCst);
@@ -152,22 +144,15 @@ impl<M: Memory> Ring<M> {
         let claimed = free.claimed_by(me).of_len(len);
         // Failed: another sender claimed it just now.
         cell.swap_if(word, claimed.to_word(), SeqCst).ok()?;
-        Some((claimed, free.len() - len))
+        Some(claimed)
     }
 
     /// Claims further cells behind a run that was just claimed, and makes them part of it. How many
-    /// it has now, and how many cells are left of what was claimed last.
+    /// it has now.
     #[inline(never)]
-    fn claim_behind(
-        &self,
-        me: Seat,
-        run: &mut Run,
-        at: Position,
-        len: u32,
-        count: u32,
-    ) -> (u32, u32) {
+    fn claim_behind(&self, me: Seat, run: &mut Run, at: Position, len: u32, count: u32) -> u32 {
         let claimed = State::from_word(run.word);
-        let (first, mut all, mut left) = (run.first, len, 0);
+        let (first, mut all) = (run.first, len);
         while all < count && first + all < self.cells() {
             let cell = self.cell(first + all).state();
             let word = cell.load(SeqCst);
@@ -182,17 +167,16 @@ impl<M: Memory> Ring<M> {
                 break;
             }
             all += more;
-            left = free.len() - more;
         }
         if all == len {
-            return (len, 0);
+            return len;
         }
         let joined = claimed.of_len(all);
         let cell = self.cell(first).state();
         if cell.swap_if(run.word, joined.to_word(), SeqCst).is_ok() {
             // What was claimed behind it is inside it now: only the first word counts.
             run.word = joined.to_word();
-            return (all, left);
+            return all;
         }
         // Receivers stepped over the first part; its publication will find that out. The cells behind
         // it are given back one by one.
@@ -200,7 +184,7 @@ impl<M: Memory> Ring<M> {
         while next < first + all {
             next += self.abandon_part(me, next);
         }
-        (len, 0)
+        len
     }
 
     /// Gives back a run of ours that is not the one that we keep. How many cells it had.
@@ -354,9 +338,6 @@ impl<M: Memory> Ring<M> {
             cursor.run = (len as u8).min(M::STREAM);
         }
         self.advance(RingWord::Head, cursor, at.after(len, self.cells()));
-        if fresh.len() > len {
-            cursor.expect_rest(fresh.of_len(fresh.len() - len + 1), Inside::Ready);
-        }
         Some(Taken {
             first: at.index(),
             len,

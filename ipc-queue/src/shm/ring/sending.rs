@@ -11,7 +11,7 @@ use ipc_proto::Kind;
 use super::{Claim, Cursor, Look, Place, Publication, Ring, Scan, Turns};
 use crate::shm::cell::Cell;
 use crate::shm::memory::{Memory, RingWord, Word};
-use crate::shm::word::{CellKind, Inside, Lap, Position, Seat, State};
+use crate::shm::word::{CellKind, Lap, Position, Seat, State};
 
 impl<M: Memory> Ring<M> {
     /// Claims a cell to write a message into, or `None` when all are in use.
@@ -26,21 +26,21 @@ impl<M: Memory> Ring<M> {
         Some(claim)
     }
 
-    /// The cell whose turn it is, if it is free.
+    /// The cell whose turn it is, if it is free by itself.
     #[inline(always)]
     fn claim_at_once(&self, me: Seat, kind: Kind, cursor: &mut Cursor) -> Option<Claim> {
         let at = self.start(RingWord::Tail, cursor);
         let cell = self.cell(at.index());
-        let free = self.expected(RingWord::Tail, cursor, at);
+        let free = State::free(at.lap());
         let run = mem::take(&mut cursor.run);
-        if run == 0 && cell.state().load(SeqCst) != free {
+        if run == 0 && cell.state().load(SeqCst) != free.to_word() {
             return None;
         }
         if run < M::STREAM {
             // The payload's line comes while the swap below waits for the header's.
             self.memory.fetch_to_fill(at.index());
         }
-        let claim = Self::claim_word(cell, me, at.index(), free, State::free(at.lap()), cursor)?;
+        let claim = Self::claim_word(cell, me, at.index(), free.to_word(), free, cursor)?;
         cursor.run = if run < M::STREAM {
             run + 1
         } else {
@@ -49,7 +49,6 @@ impl<M: Memory> Ring<M> {
         };
         cell.begin(State::from_word(claim.word).lap, kind);
         self.advance(RingWord::Tail, cursor, at.next(self.cells()));
-        cursor.expect_after(free, State::free(at.lap()).to_word(), Inside::Free);
         Some(claim)
     }
 
@@ -123,7 +122,6 @@ impl<M: Memory> Ring<M> {
                     if let Some(claim) = Self::claim_word(cell, me, at.index(), word, free, cursor)
                     {
                         self.advance(RingWord::Tail, cursor, at.next(cells));
-                        cursor.expect_rest(state, Inside::Free);
                         return Look::Found(claim);
                     }
                     continue; // Somebody else has it: look at what it is now.

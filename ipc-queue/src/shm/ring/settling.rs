@@ -14,11 +14,9 @@ impl<M: Memory> Ring<M> {
     /// Acks: the hot half of [`settle`](Self::settle).
     #[inline(always)]
     pub fn ack(&self, lease: &Lease) -> Settled {
-        let state = State::from_word(lease.word);
-        let freed = State::free(state.lap).to_word();
         let cell = self.cell(lease.index()).state();
-        if state.zombie.is_none()
-            && !lease.place.is_out_of_turn()
+        if !lease.place.is_out_of_turn()
+            && let Some(freed) = State::freed_from(lease.word)
             // Fails for a message that is still in the run that it was taken with.
             && cell.swap_if(lease.word, freed, SeqCst).is_ok()
         {
