@@ -449,8 +449,10 @@ impl Ledger {
             (Some(What::Delay), Some(_)) => {
                 return Err(format!("message {number} was put off, and is not any more"));
             }
-            // Revoked: any process may end the lease now.
-            (_, Some(What::Lease)) if self.picks[actor].0 as usize == number => {
+            // Revoked, by the record that the lease is over: any process may end the lease now.
+            (_, Some(What::Lease))
+                if self.picks[actor].0 as usize == number && until == u64::MAX >> 24 =>
+            {
                 self.messages[number].safe_until = 0;
             }
             (_, Some(What::Delay)) => {
