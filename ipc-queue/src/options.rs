@@ -113,6 +113,9 @@ impl QueueOptions {
 
     /// Sets the time that a receiver may hold a message without settling or extending it. Default:
     /// as long as the receiver lives.
+    ///
+    /// A lease never ends early. In shared memory it ends late by at most an eighth of this time,
+    /// and by at most half a second, plus the time until the operating system runs the watcher.
     pub fn lease(mut self, time: Duration) -> Self {
         self.settings.lease = Some(time);
         self.given("lease")
