@@ -4,6 +4,7 @@
 //! damaged files in `tests/bad_memory`, and that about other versions in `src/unix/server/tests.rs`.
 #![cfg(target_os = "linux")]
 
+mod files;
 mod opening;
 mod sending;
 mod serving;

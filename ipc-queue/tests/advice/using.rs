@@ -1,12 +1,17 @@
 //! Advice about queues that are closed, were removed, or lost their file.
 
-use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd};
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use ipc_queue::{
     ByteQueue, ControlFailure, Queue, QueueOptions, RecvFailure, SendFailure, Signal, TryRecvError,
-    Unavailable,
+    Unavailable, UnixServer,
 };
+use rustix::net::SocketAddrUnix;
 
 use crate::{Place, advises};
 
@@ -101,4 +106,50 @@ fn a_receiver_that_stops_at_a_shutdown_leaves_the_next_message_to_others() {
     let other = queue.receiver();
     other.recv().unwrap().ack().unwrap();
     assert!(matches!(other.try_recv(), Err(TryRecvError::Empty)));
+}
+
+/// Closes this process's connections to a socket by mistake. Another file gets their numbers.
+fn lose_connections_to(path: &Path) -> Vec<RawFd> {
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    let numbers = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_ours = |number: &RawFd| {
+        // SAFETY: only asks the kernel, which refuses a number that is closed meanwhile.
+        let socket = unsafe { BorrowedFd::borrow_raw(*number) };
+        let peer = rustix::net::getpeername(socket).ok().flatten();
+        let peer = peer.and_then(|peer| SocketAddrUnix::try_from(peer).ok());
+        peer.is_some_and(|peer| peer.path_bytes() == Some(path.as_os_str().as_bytes()))
+    };
+    let lost: Vec<_> = numbers.filter(is_ours).collect();
+    let log = tempfile::tempfile().unwrap();
+    for number in &lost {
+        // SAFETY: takes only numbers, as above.
+        assert_eq!(unsafe { libc::dup2(log.as_raw_fd(), *number) }, *number);
+    }
+    lost
+}
+
+/// The error itself (`ipc_shm::KeptSocket`) stays inside, because the client connects again.
+#[test]
+fn a_client_that_lost_its_connection_connects_again_by_itself_or_is_opened_again() {
+    let served = ByteQueue::open("local:advice-connection").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.sock");
+    let _server = UnixServer::bind(&path, Arc::clone(served.transport())).unwrap();
+    let open = || ByteQueue::open(format!("unix:{}", path.display())).unwrap();
+    let queue = open();
+    let receiver = queue.receiver();
+    served.sender().send(b"one").unwrap();
+    let delivery = receiver.recv().unwrap();
+    let lost = lose_connections_to(&path);
+    assert!(!lost.is_empty());
+    assert!(delivery.ack().unwrap_err().is_lease_lost());
+    let again = receiver.recv().unwrap();
+    assert_eq!(again.attempt(), 2);
+    again.nack_after(Duration::ZERO).unwrap();
+    open().receiver().recv().unwrap().ack().unwrap();
+    drop((receiver, queue));
+    for number in lost {
+        // SAFETY: closes a file of this test that took the number.
+        assert_eq!(unsafe { libc::close(number) }, 0);
+    }
 }
