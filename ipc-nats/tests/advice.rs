@@ -137,7 +137,8 @@ fn an_account_without_jetstream_gets_it_in_the_configuration(program: &Program) 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("server.conf");
         let user = "users: [ { user: ann, password: x } ]";
-        let config = format!("accounts {{ WORK {{\n{jetstream}\n{user}\n}} }}\nno_auth_user: ann\n");
+        let config =
+            format!("accounts {{ WORK {{\n{jetstream}\n{user}\n}} }}\nno_auth_user: ann\n");
         fs::write(&path, config).unwrap();
         TestServer::start_with(program, &["-c", path.to_str().unwrap()])
     };

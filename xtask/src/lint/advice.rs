@@ -8,7 +8,7 @@
 //! Does not run the tests, and can't know whether they follow the text. Does not find advice that
 //! begins with none of [`VERBS`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
@@ -38,14 +38,11 @@ const FOR_TESTS: [&str; 3] = [
 ];
 
 /// The words that a clause of advice begins with.
-const VERBS: [&str; 56] = [
-    "add", "allow", "ask", "build", "call", "change", "check", "choose", "close", "create",
-    "delete", "drop", "end", "enlarge", "find", "forget", "free", "get", "give", "have", "keep",
-    "leave", "let", "log", "look", "lower", "make", "map", "mount", "move", "name", "open", "put",
-    "raise", "read", "receive", "redirect", "reduce", "register", "remove", "reopen", "restart",
-    "run", "save", "say", "see", "send", "set", "split", "start", "stop", "take", "try", "use",
-    "wait", "write",
-];
+const VERBS: &str = "accept add allow ask build call change check choose close continue create \
+                     delete drop end enlarge find forget free get give have keep leave let listen \
+                     log look lower make map mount move name open pass put raise read receive \
+                     redirect reduce register remove reopen restart restore run save say see send \
+                     serve set split start stop take try use wait write";
 
 /// The content of `xtask/advice.toml`.
 #[derive(Debug, Default, Deserialize)]
@@ -55,6 +52,9 @@ struct List {
     covered: BTreeMap<String, BTreeMap<String, Vec<String>>>,
     /// Parts of texts that only read like advice.
     not_advice: Vec<String>,
+    /// Parts of advice that no test can follow, each with the reason.
+    #[serde(default)]
+    untested: BTreeMap<String, String>,
 }
 
 /// A string of the product that reads like advice.
@@ -79,7 +79,7 @@ fn complaints(list: &List, advice: &[Advice], read: impl Fn(&str) -> String) -> 
     let mut text = String::new();
     let parts = || {
         let covered = list.covered.values().flat_map(BTreeMap::values).flatten();
-        covered.chain(&list.not_advice)
+        covered.chain(&list.not_advice).chain(list.untested.keys())
     };
     for Advice { place, text: found } in advice {
         if !parts().any(|part| found.contains(part.as_str())) {
@@ -91,19 +91,27 @@ fn complaints(list: &List, advice: &[Advice], read: impl Fn(&str) -> String) -> 
             text,
             "Write a test that causes the error, does what the text says and checks that it helps. \
              Then add it to {LIST}:\n    [covered.\"CRATE/tests/FILE.rs\"]\n    name_of_the_test = \
-             [\"part of the text\"]\nIf the text is not advice, add a part of it to `not_advice`."
+             [\"part of the text\"]\nIf the text is not advice, add a part of it to `not_advice` \
+             there."
         );
     }
     for part in parts() {
-        if !advice
+        let containing = advice
             .iter()
-            .any(|advice| advice.text.contains(part.as_str()))
-        {
-            let _ = writeln!(
+            .filter(|advice| advice.text.contains(part.as_str()));
+        let texts: BTreeSet<_> = containing.map(|advice| &advice.text).collect();
+        let _ = match texts.len() {
+            0 => writeln!(
                 text,
                 "{LIST}: no advice contains {part:?} any more: change or remove it"
-            );
-        }
+            ),
+            1 => Ok(()),
+            // It might cover a text of which it says nothing.
+            _ => writeln!(
+                text,
+                "{LIST}: {part:?} is in several texts, use a longer part: {texts:?}"
+            ),
+        };
     }
     for (file, tests) in &list.covered {
         let code = read(file);
@@ -117,11 +125,14 @@ fn complaints(list: &List, advice: &[Advice], read: impl Fn(&str) -> String) -> 
     text
 }
 
-/// Returns whether `code` has a function of this name under an attribute `#[test]`.
+/// Returns whether `code` has a test function of this name: one under an attribute `#[test]`, or one
+/// in the list of a macro such as `on_each_server!`, which has a line for each.
 fn has_test(code: &str, name: &str) -> bool {
-    code.split_once(&format!("fn {name}("))
-        .and_then(|(before, _)| before.rsplit_once('}').or(Some(("", before))))
-        .is_some_and(|(_, attributes)| attributes.contains("#[test]"))
+    let Some((before, _)) = code.split_once(&format!("fn {name}(")) else {
+        return false;
+    };
+    let attributes = before.rsplit_once('}').map_or(before, |(_, rest)| rest);
+    attributes.contains("#[test]") || code.lines().any(|line| line.trim() == name)
 }
 
 fn all_advice() -> Result<Vec<Advice>> {
@@ -150,11 +161,12 @@ fn all_advice() -> Result<Vec<Advice>> {
 /// command, an option or a condition.
 fn is_advice(text: &str) -> bool {
     let begins_with_verb = |clause: &str| {
-        let first = clause.split_whitespace().next().unwrap_or_default();
-        VERBS.contains(&first)
+        let first = clause.split_whitespace().next();
+        first.is_some_and(|first| VERBS.split(' ').any(|verb| verb == first))
     };
     let mut clauses = text
-        .split([':', ';', ',', '(', '.', '\n'])
+        .split([':', ';', ',', '(', '\n'])
+        .flat_map(|part| part.split(". "))
         .flat_map(|part| part.split(" or "))
         .flat_map(|part| part.split(" and "))
         .flat_map(|part| part.split(" then "));
@@ -268,7 +280,7 @@ mod tests {
         let tests = BTreeMap::from([(test.to_owned(), vec![part.to_owned()])]);
         List {
             covered: BTreeMap::from([("a.rs".to_owned(), tests)]),
-            not_advice: Vec::new(),
+            ..List::default()
         }
     }
 

@@ -192,7 +192,62 @@ fn a_served_queue_that_is_paused_is_resumed_so_that_its_server_ends() {
     server.end().expect(0);
 }
 
+#[test]
+fn a_stopped_holder_is_continued_or_loses_its_message() {
+    for is_continued in [true, false] {
+        let folder = Folder::new();
+        let go = folder.0.path().with_extension("go");
+        folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+        let script = format!("until test -e {}; do sleep 0.01; done", go.display());
+        let mut work = ipc(&["work", "jobs", "--count", "1", "--", "sh", "-c", &script]);
+        let worker = Running::start(work.env("IPC_SHM_DIR", folder.0.path()));
+        let stat = || folder.run(&["stat", "jobs", "--json"]).json();
+        wait_until("it is held", || stat()["stats"]["leased"] == 1);
+        signal(&worker, Signal::SIGSTOP);
+        wait_until("it is stopped", || {
+            stat()["leases"][0]["health"] == "stopped"
+        });
+        let (_, what) = folder.finding("jobs");
+        let told = what
+            .split_once("holds message ")
+            .unwrap()
+            .1
+            .split_once(": ")
+            .unwrap()
+            .1;
+        let (resume, rest) = told.split_once(" lets it run, ipc ").unwrap();
+        let (revoke, _) = rest
+            .split_once(" gives the message to another receiver")
+            .unwrap();
+        if is_continued {
+            assert_eq!(Ended::of(program("sh").args(["-c", resume])).code, 0);
+            fs::write(&go, "").unwrap();
+            worker.end().expect(0);
+            assert_eq!(stat()["stats"]["acked"], 1);
+        } else {
+            let revoke: Vec<_> = revoke.split(' ').collect();
+            folder.run(&revoke).expect(0);
+            let received = folder.run(&["recv", "jobs", "--timeout", "30s"]).expect(0);
+            assert_eq!(received.out, "one\n");
+            fs::write(&go, "").unwrap();
+        }
+        fs::remove_file(&go).unwrap();
+    }
+}
+
 // --- Queues ---
+
+#[test]
+fn a_queue_is_served_at_a_socket() {
+    let place = Place::new("at-a-socket");
+    place.make("jobs", &QueueOptions::new());
+    let refused = run(&["serve", &place.name("jobs"), "--at", "shm:other"]).expect(2);
+    advises(&refused, "serve at unix:/PATH");
+    let folder = tempfile::tempdir().unwrap();
+    let at = format!("unix:{}", folder.path().join("x.sock").display());
+    let _server = Running::start(&mut ipc(&["serve", &place.name("jobs"), "--at", &at]));
+    wait_until("it is served", || run(&["stat", &at]).code == 0);
+}
 
 #[test]
 fn what_cannot_be_listed_is_explained_by_the_doctor() {
