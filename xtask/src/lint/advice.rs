@@ -44,6 +44,9 @@ const VERBS: &str = "accept add allow ask build call change check choose close c
                      redirect reduce register remove reopen restart restore run save say see send \
                      serve set split start stop take try use wait write";
 
+/// What else advice has: a command, an option, a condition.
+const SIGNS: [&str; 4] = [" ipc ", "(ipc ", ": --", " must "];
+
 /// The content of `xtask/advice.toml`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,30 +80,12 @@ pub(super) fn check() -> Result<()> {
 /// What is wrong with the list, and what to do. Empty if it is right.
 fn complaints(list: &List, advice: &[Advice], read: impl Fn(&str) -> String) -> String {
     let mut text = String::new();
-    let parts = || {
-        let covered = list.covered.values().flat_map(BTreeMap::values).flatten();
-        covered.chain(&list.not_advice).chain(list.untested.keys())
-    };
-    for Advice { place, text: found } in advice {
-        if !parts().any(|part| found.contains(part.as_str())) {
-            let _ = writeln!(text, "{place}: no test follows this advice: {found:?}");
-        }
-    }
-    if !text.is_empty() {
-        let _ = writeln!(
-            text,
-            "Write a test that causes the error, does what the text says and checks that it helps. \
-             Then add it to {LIST}:\n    [covered.\"CRATE/tests/FILE.rs\"]\n    name_of_the_test = \
-             [\"part of the text\"]\nIf the text is not advice, add a part of it to `not_advice` \
-             there."
-        );
-    }
-    for part in parts() {
-        let containing = advice
-            .iter()
-            .filter(|advice| advice.text.contains(part.as_str()));
-        let texts: BTreeSet<_> = containing.map(|advice| &advice.text).collect();
-        let _ = match texts.len() {
+    let covered = list.covered.values().flat_map(BTreeMap::values).flatten();
+    let parts = covered.chain(&list.not_advice).chain(list.untested.keys());
+    let mut listed = BTreeSet::new();
+    for part in parts {
+        let found = texts_with(part, advice);
+        let _ = match found.len() {
             0 => writeln!(
                 text,
                 "{LIST}: no advice contains {part:?} any more: change or remove it"
@@ -109,9 +94,20 @@ fn complaints(list: &List, advice: &[Advice], read: impl Fn(&str) -> String) -> 
             // It might cover a text of which it says nothing.
             _ => writeln!(
                 text,
-                "{LIST}: {part:?} is in several texts, use a longer part: {texts:?}"
+                "{LIST}: {part:?} is in several texts, use a longer part: {found:?}"
             ),
         };
+        listed.extend(found);
+    }
+    let missing = advice
+        .iter()
+        .filter(|advice| !listed.contains(&advice.text[..]));
+    let missing: Vec<_> = missing.collect();
+    for Advice { place, text: found } in &missing {
+        let _ = writeln!(text, "{place}: no test follows this advice: {found:?}");
+    }
+    if !missing.is_empty() {
+        text.push_str(WHAT_TO_DO);
     }
     for (file, tests) in &list.covered {
         let code = read(file);
@@ -123,6 +119,23 @@ fn complaints(list: &List, advice: &[Advice], read: impl Fn(&str) -> String) -> 
         }
     }
     text
+}
+
+const WHAT_TO_DO: &str = "\
+Write a test that causes the error, does what the text says and checks that it helps. Then add it to
+xtask/advice.toml:
+    [covered.\"CRATE/tests/FILE.rs\"]
+    name_of_the_test = [\"part of the text\"]
+If the text is not advice, add a part of it to `not_advice` there.
+";
+
+/// The text that is this part, or all texts that contain it.
+fn texts_with<'a>(part: &str, advice: &'a [Advice]) -> BTreeSet<&'a str> {
+    let texts = || advice.iter().map(|advice| &advice.text[..]);
+    match texts().find(|text| *text == part) {
+        Some(text) => BTreeSet::from([text]),
+        None => texts().filter(|text| text.contains(part)).collect(),
+    }
 }
 
 /// Returns whether `code` has a test function of this name: one under an attribute `#[test]`, or one
@@ -171,14 +184,12 @@ fn is_advice(text: &str) -> bool {
         .flat_map(|part| part.split(" and "))
         .flat_map(|part| part.split(" then "));
     // A short text that begins with a verb is a label, such as "read a dead letter".
-    let is_label = text.split_whitespace().count() < 6;
+    let words = text.split_whitespace().count();
     let first = clauses.next().unwrap_or_default();
-    begins_with_verb(first) && !is_label
+    begins_with_verb(first) && words > 6
         || clauses.any(begins_with_verb)
-        || [" ipc ", ": --", " must "]
-            .iter()
-            .any(|sign| text.contains(sign))
-        || text.starts_with("ipc ") && !is_label
+        || SIGNS.iter().any(|sign| text.contains(sign))
+        || text.starts_with("ipc ") && words > 2
 }
 
 /// The string literals of Rust code, each with the number of the line where it begins. Raw strings
@@ -286,28 +297,39 @@ mod tests {
 
     #[test]
     fn advice_that_no_test_follows_is_named_with_what_to_do() {
-        let advice = || Advice {
+        let advice = ["it is full: wait", "it is full: wait longer"].map(|text| Advice {
             place: "b.rs:1".to_owned(),
-            text: "it is full: wait".to_owned(),
-        };
+            text: text.to_owned(),
+        });
         let read = |_: &str| "#[test]\nfn full() {\n}\n\n/// Doc.\nfn helper() {\n}\n".to_owned();
-        assert_eq!(
-            complaints(&list("full", "full: wait"), &[advice()], read),
-            ""
-        );
-        let none = complaints(&List::default(), &[advice()], read);
+        let one = &advice[..1];
+        assert_eq!(complaints(&list("full", "full: wait"), one, read), "");
+        let none = complaints(&List::default(), one, read);
         assert!(none.contains("b.rs:1: no test follows this advice: \"it is full: wait\""));
         assert!(none.contains("[covered.\"CRATE/tests/FILE.rs\"]"), "{none}");
-        for (test, part, wanted) in [
+        for (test, part, advice, wanted) in [
             (
                 "full",
                 "empty: send",
+                one,
                 "no advice contains \"empty: send\" any more",
             ),
-            ("helper", "full: wait", "a.rs has no test helper"),
-            ("gone", "full: wait", "a.rs has no test gone"),
+            (
+                "full",
+                "it is full",
+                &advice,
+                "is in several texts, use a longer part",
+            ),
+            (
+                "full",
+                "it is full: wait",
+                &advice,
+                "no test follows this advice",
+            ),
+            ("helper", "full: wait", one, "a.rs has no test helper"),
+            ("gone", "full: wait", one, "a.rs has no test gone"),
         ] {
-            let text = complaints(&list(test, part), &[advice()], read);
+            let text = complaints(&list(test, part), advice, read);
             assert!(text.contains(wanted), "{text}");
         }
     }
