@@ -27,7 +27,9 @@ pub fn signal(running: &Running, signal: Signal) {
 /// Sends a signal that asks the command to end, and returns once it knows: once its thread for
 /// signals has noticed the signal and waits for the next one.
 pub fn ask_to_end(running: &Running, end: Signal) {
-    let threads = Path::new("/proc").join(running.0.id().to_string()).join("task");
+    let threads = Path::new("/proc")
+        .join(running.0.id().to_string())
+        .join("task");
     let named = |thread: &PathBuf| {
         fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim() == "ipc-signals")
     };
