@@ -98,10 +98,10 @@ fn pool(worker: &str) -> PoolBuilder {
 }
 
 fn wait<T: serde::de::DeserializeOwned>(ticket: Ticket<T>) -> Result<T, JobError> {
-    ticket
-        .wait_timeout(PATIENCE)
-        .ok()
-        .expect("an answer in time")
+    let Ok(answer) = ticket.wait_timeout(PATIENCE) else {
+        panic!("no answer in {PATIENCE:?}");
+    };
+    answer
 }
 
 /// Not a test: a worker without handlers.

@@ -75,7 +75,9 @@ fn pool(address: &str) -> PoolBuilder {
 
 fn does_its_work(pool: &Pool) {
     let ticket: Ticket<u64> = pool.submit("square", &3_u64).unwrap();
-    let answer = ticket.wait_timeout(PATIENCE).ok().expect("an answer");
+    let Ok(answer) = ticket.wait_timeout(PATIENCE) else {
+        panic!("no answer in {PATIENCE:?}");
+    };
     assert_eq!(answer, Ok(9));
 }
 

@@ -33,7 +33,7 @@ use super::wire::WorkerConfig;
 /// The right to a pool's address. Freed when dropped.
 #[derive(Debug)]
 pub(super) enum Ownership {
-    Slot(Slot),
+    Slot(Box<Slot>),
     Lease(OwnerLease),
 }
 
@@ -78,7 +78,7 @@ impl Ownership {
         let started = Instant::now();
         loop {
             let holder = match try_take(&namespace, &name, Purpose::Pool)? {
-                Ok(slot) => return Ok(Some(Self::Slot(slot))),
+                Ok(slot) => return Ok(Some(Self::Slot(Box::new(slot)))),
                 Err(holder) => holder,
             };
             let limit = if holder.name == REMOVAL {

@@ -132,7 +132,8 @@ impl Queues {
         if ownership.as_ref().is_some_and(|ours| !ours.is_certain()) {
             // The queues are the next owner's, or will be.
             self.is_left.store(true, Ordering::SeqCst);
-            return Ok(drop(ownership.take()));
+            drop(ownership.take());
+            return Ok(());
         }
         let served =
             std::mem::take(&mut *self.served.lock().unwrap_or_else(PoisonError::into_inner));
