@@ -11,7 +11,8 @@ use crate::address::Subject;
 use crate::cli;
 use crate::control;
 use crate::exit::{self, Exit};
-use crate::show::{self, Show};
+use crate::format;
+use crate::show::Show;
 
 /// The exit code when the state of a queue can't be determined.
 pub const UNKNOWN: u8 = 3;
@@ -118,7 +119,7 @@ fn check_queue(queue: &str, what: &cli::Check) -> Result<Checked> {
     let stats = subject.stats()?;
     let waiting = stats.ready + stats.delayed;
     let age = match &subject {
-        Subject::Mapped(_) => Some(subject.oldest().map_or(Duration::ZERO, show::age)),
+        Subject::Mapped(_) => Some(subject.oldest().map_or(Duration::ZERO, format::age)),
         Subject::Asked(_) => None,
     };
     let mut checked = Checked {
@@ -163,7 +164,7 @@ fn check_queue(queue: &str, what: &cli::Check) -> Result<Checked> {
         };
     let count = |limit: Option<u64>| limit.map(|limit| (limit as f64, limit.to_string()));
     let time =
-        |limit: Option<Duration>| limit.map(|limit| (limit.as_secs_f64(), show::time(limit)));
+        |limit: Option<Duration>| limit.map(|limit| (limit.as_secs_f64(), format::time(limit)));
     compare(
         "depth",
         waiting as f64,
@@ -180,7 +181,7 @@ fn check_queue(queue: &str, what: &cli::Check) -> Result<Checked> {
     );
     if let Some(age) = age {
         let limits = [time(what.warn_age), time(what.max_age)];
-        compare("age", age.as_secs_f64(), show::time(age), "s", limits);
+        compare("age", age.as_secs_f64(), format::time(age), "s", limits);
     } else if what.max_age.or(what.warn_age).is_some() {
         checked.grade = checked.grade.max(Grade::Unknown);
         wrong.push("the age of messages is known in shared memory only".to_owned());
@@ -189,7 +190,7 @@ fn check_queue(queue: &str, what: &cli::Check) -> Result<Checked> {
     checked.text = match wrong.is_empty() {
         false => format!("{queue}: {}", wrong.join(", ")),
         true => {
-            let age = age.map_or_else(String::new, |age| format!(", oldest {}", show::time(age)));
+            let age = age.map_or_else(String::new, |age| format!(", oldest {}", format::time(age)));
             format!(
                 "{queue}: depth {waiting}, dead {}{age}, {state}",
                 stats.dead
