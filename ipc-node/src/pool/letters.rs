@@ -114,7 +114,7 @@ impl Letters {
         if is_moved.is_ok_and(|is_ours| is_ours) {
             let dropped = shared.dead_letters.add(letter);
             if dropped > 0 {
-                events::dead_letters_dropped(shared, dropped);
+                events::dead_letters_dropped(&shared.config, dropped);
             }
         }
         if let Some((ticket, error)) = answer {
