@@ -240,13 +240,19 @@ pub fn restore_to(
         }
     };
     frozen.thaw();
+    remove_restored(file, place)?;
+    Ok(moved)
+}
+
+/// Removes a file whose contents are all in the queue.
+fn remove_restored(file: &Path, place: &Place) -> Result<(), SnapshotError> {
     match file::remove(file) {
         Err(SnapshotError::Io { file, source }) => Err(SnapshotError::FileStays {
             queue: place.address.clone(),
             file,
             source,
         }),
-        removed => removed.map(|()| moved),
+        removed => removed,
     }
 }
 

@@ -37,13 +37,7 @@ pub fn a_closed_queue_refuses_messages_and_drains(subject: &dyn Subject) {
     assert!(
         other.transport().is_closed().unwrap() && trial.open().transport().is_closed().unwrap()
     );
-    for wait in [Wait::No, Wait::at_most(HOUR), Wait::Forever] {
-        let refused = other
-            .sender()
-            .send_with(b"more", &SendOptions::new().wait(wait));
-        let refused = refused.expect_err("it is closed");
-        assert_eq!(refused.failure(), Some(&SendFailure::Closed));
-    }
+    sends_are_refused(&other);
 
     take_what_was_sent(&receiver);
     // A loan, and a message that another receiver holds, may still arrive.
@@ -79,6 +73,15 @@ pub fn a_closed_queue_refuses_messages_and_drains(subject: &dyn Subject) {
         assert_eq!(receiver.recv().unwrap_err().failure, RecvFailure::Closed);
     }
     all_blocked_callers_continue_at_the_end(subject);
+}
+
+fn sends_are_refused(queue: &crate::ByteQueue) {
+    for wait in [Wait::No, Wait::at_most(HOUR), Wait::Forever] {
+        let options = SendOptions::new().wait(wait);
+        let refused = queue.sender().send_with(b"more", &options);
+        let refused = refused.expect_err("it is closed");
+        assert_eq!(refused.failure(), Some(&SendFailure::Closed));
+    }
 }
 
 /// Buries the second message, and acks the third after a delay.
