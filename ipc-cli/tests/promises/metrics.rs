@@ -97,8 +97,7 @@ fn figures_of_all_queues_have_one_head_each() {
 #[test]
 fn figures_are_served_to_scrapers_and_not_to_other_sites() {
     let place = Place::new("scrape");
-    let queue = place.make("jobs", &QueueOptions::new());
-    queue.sender().send(b"one").unwrap();
+    let queue = place.make_with_one("jobs");
     let name = place.name("jobs");
     let served = Served::start(&["metrics", &name, "--listen", "127.0.0.1:0"]);
     let ready = |count: u64| format!("ipc_queue_ready{{queue=\"{name}\"}} {count}");

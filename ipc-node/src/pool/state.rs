@@ -208,7 +208,7 @@ impl Shared {
     }
 
     /// Records whether the supervisor will look for dead letters only if it is woken.
-    pub(super) fn set_dozing(&self, is_idle: bool) {
+    pub(super) fn set_idle(&self, is_idle: bool) {
         self.is_idle.store(is_idle, Ordering::SeqCst);
     }
 
@@ -248,9 +248,9 @@ impl Shared {
         let worker = state.workers.get_mut(&start);
         match what {
             What::Ready { name, pid } if is_remote => {
-                let mut guest = Worker::new(name, pid);
-                guest.ready = true;
-                state.workers.insert(start, guest);
+                let mut remote = Worker::new(name, pid);
+                remote.ready = true;
+                state.workers.insert(start, remote);
             }
             What::Ready { .. } => {
                 worker.into_iter().for_each(|worker| worker.ready = true);
