@@ -31,8 +31,9 @@ impl State {
 }
 
 /// The operations in which a process is also stopped: those on messages. Other operations cover
-/// priorities and keys.
-const STOPPED: [&str; 20] = [
+/// priorities and keys. Not `revoke`: when it goes on, it ends the lease of the process that holds
+/// the message by then, as it should. The survivor expects to keep its lease.
+const STOPPED: [&str; 21] = [
     "send-inline",
     "send-chunked",
     "send-delayed",
@@ -53,6 +54,7 @@ const STOPPED: [&str; 20] = [
     "purge",
     "extend",
     "expire",
+    "drop-message",
 ];
 
 impl Operation {
