@@ -215,14 +215,20 @@ struct Company(Child);
 impl Company {
     /// Starts a helper, and returns when it is ready.
     fn start(helper: Helper) -> Result<Self> {
-        company(&["own-helper", helper.name()])
+        company(&mut program(&["own-helper", helper.name()]))
     }
 }
 
-/// Starts this program with these arguments, and returns when it is ready.
-fn company(args: &[impl AsRef<OsStr>]) -> Result<Company> {
-    let mut child = Command::new("/proc/self/exe")
-        .args(args)
+/// This program, with these arguments.
+fn program(args: &[impl AsRef<OsStr>]) -> Command {
+    let mut program = Command::new("/proc/self/exe");
+    program.args(args);
+    program
+}
+
+/// Starts a helper, and returns when it is ready.
+fn company(program: &mut Command) -> Result<Company> {
+    let mut child = program
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;

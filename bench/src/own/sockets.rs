@@ -4,7 +4,8 @@
 //! batch. The stream carries each message once. A served queue carries it to the server, and from
 //! there to the receiver, and is asked for a third time to ack it.
 //!
-//! One process is the client of both. Each server is another process.
+//! One process is the client of both. Each server is another process; the served queue is in shared
+//! memory.
 
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,9 +18,10 @@ use clap::ValueEnum;
 use ipc_queue::transport::Wait;
 use ipc_queue::{ByteQueue, ByteReceiver, ByteSender, QueueOptions, UnixServer};
 
-use super::{PASSES, Sample, company, summaries};
+use super::{PASSES, Sample, company, program, summaries};
 use crate::clock::now_ns;
 use crate::payload;
+use crate::repetition::SHM_DIR;
 use crate::schedule::Summary;
 use crate::work::{SMALL, Unit};
 
@@ -53,7 +55,10 @@ pub fn measure() -> Result<Vec<Summary>> {
         .prefix("ipc-bench-")
         .tempdir_in("/dev/shm")?;
     let servers = [Served::Queue, Served::Bare, Served::Framed];
-    let started = servers.map(|served| company(&args(served, folder.path())));
+    let started = servers.map(|served| {
+        let mut helper = program(&args(served, folder.path()));
+        company(helper.env(SHM_DIR, folder.path().join("shm")))
+    });
     let _running: Vec<_> = started.into_iter().collect::<Result<_>>()?;
     let open = |served| UnixStream::connect(socket(served, folder.path()));
     let queue = format!("unix:{}", socket(Served::Queue, folder.path()).display());
@@ -236,7 +241,7 @@ fn fill(buffer: &mut [u8], batch: usize) {
 pub fn serve(served: Served, path: &Path) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     if served == Served::Queue {
-        let queue = QueueOptions::new().open_bytes("local:bench")?;
+        let queue = QueueOptions::new().open_bytes("shm:bench/served")?;
         let _server = UnixServer::bind(path, Arc::clone(queue.transport()))?;
         println!("ready");
         loop {
