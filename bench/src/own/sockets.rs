@@ -4,6 +4,9 @@
 //! batch. The stream carries each message once. A served queue carries it to the server, and from
 //! there to the receiver, and is asked for a third time to ack it.
 //!
+//! Batches are sent by one thread, and received and acked by another, as the acks of one batch and
+//! the receive of the next are in flight together.
+//!
 //! One process is the client of both. Each server is another process; the served queue is in shared
 //! memory.
 
@@ -13,10 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteQueue, ByteReceiver, ByteSender, QueueOptions, UnixServer};
+use ipc_queue::{Batch, ByteQueue, ByteReceiver, ByteSender, QueueOptions, UnixServer};
 
 use super::{PASSES, Sample, company, program, summaries};
 use crate::clock::now_ns;
@@ -191,26 +194,28 @@ impl Client {
         Ok(())
     }
 
+    /// One thread sends, and this one receives and acks.
     fn batches(&self, samples: &mut Samples) -> Result<()> {
-        let mut buffer = [0; BATCH * SMALL];
         let began = now_ns();
-        for batch in 0..BATCHES {
-            fill(&mut buffer, batch);
-            let (payloads, _) = buffer.as_chunks::<SMALL>();
-            let payloads: Vec<&[u8]> = payloads.iter().map(<[u8; SMALL]>::as_slice).collect();
-            self.sender.send_batch(&payloads)?;
-            let mut left = BATCH;
-            while left > 0 {
-                let mut received = self.receiver.recv_batch(left, Wait::Forever)?;
-                left -= received.len();
-                for delivery in &received {
-                    std::hint::black_box(payload::sum(delivery.payload()));
-                }
-                received.ack()?;
+        let sender = self.sender.clone();
+        let sent = thread::spawn(move || send_batches(&sender));
+        let mut left = BATCHES * BATCH;
+        let mut batch = Batch::new();
+        while left > 0 {
+            self.receiver
+                .recv_batch_into(&mut batch, BATCH.min(left), Wait::Forever)?;
+            left -= batch.len();
+            for delivery in &batch {
+                std::hint::black_box(payload::sum(delivery.payload()));
             }
+            self.receiver.ack_batch_later(&mut batch)?;
         }
+        self.receiver.flush()?;
         samples.add_rate(OWN_BATCHES, BATCHES * BATCH, began);
-        Ok(())
+        match sent.join() {
+            Ok(sent) => sent,
+            Err(_) => bail!("the sender panicked"),
+        }
     }
 
     fn framed(&mut self, samples: &mut Samples) -> Result<()> {
@@ -229,6 +234,20 @@ impl Client {
         samples.add_rate(FRAMED, BATCHES * BATCH, began);
         Ok(())
     }
+}
+
+fn send_batches(sender: &ByteSender) -> Result<()> {
+    let mut buffer = [0; BATCH * SMALL];
+    for batch in 0..BATCHES {
+        fill(&mut buffer, batch);
+        let (payloads, _) = buffer.as_chunks::<SMALL>();
+        let mut slices = [&[][..]; BATCH];
+        for (slice, payload) in slices.iter_mut().zip(payloads) {
+            *slice = payload;
+        }
+        sender.send_batch(&slices)?;
+    }
+    Ok(())
 }
 
 fn fill(buffer: &mut [u8], batch: usize) {
