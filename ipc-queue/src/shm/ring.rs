@@ -1,31 +1,36 @@
-//! The ring of owned cells: many senders, many receivers, any of which may die between any two lines.
+//! The ring of owned cells: many senders, many receivers, any of which may die between any two
+//! lines.
 //!
-//! One word per cell is the whole truth, and the compare-and-swap that changes who is responsible for a
-//! message also writes who that is (`word` has the table of changes). A cell always stands for one
-//! position, its lap's; whoever can't wait for it moves it on to its next lap. So nobody ever waits for
-//! anybody: a sender steps over cells that are leased, delayed or dead, a receiver steps over a cell whose
-//! sender does not come to an end while a later message is there.
+//! One word per cell is the whole truth, and the compare-and-swap that changes who is responsible
+//! for a message also writes who that is (`word` has the table of changes). A cell always stands
+//! for one position, its lap's; whoever can't wait for it moves it on to its next lap. So nobody
+//! ever waits for anybody: a sender steps over cells that are leased, delayed or dead, a receiver
+//! steps over a cell whose sender does not come to an end while a later message is there.
 //!
-//! Four words beside the cells are hints. `Head` and `Tail` say where to start looking. `Stray` counts messages
-//! that became ready elsewhere than at the receivers' position (given back, recovered): a receiver that
-//! reads "empty" and sees a count that it has not dealt with scans all cells first, and forgets the count only
-//! after a scan that found nothing. `Spare` does the same for senders and free cells, so that the capacity is
-//! exact also after redeliveries. Hints that nobody raised are raised by recovery, and by patrols (`patrol`).
+//! Four words beside the cells are hints. `Head` and `Tail` say where to start looking. `Stray`
+//! counts messages that became ready elsewhere than at the receivers' position (given back,
+//! recovered): a receiver that reads "empty" and sees a count that it has not dealt with scans all
+//! cells first, and forgets the count only after a scan that found nothing. `Spare` does the same
+//! for senders and free cells, so that the capacity is exact also after redeliveries. Hints that
+//! nobody raised are raised by recovery, and by patrols (`patrol`).
 //!
-//! Order: messages are taken in the order in which cells were claimed. A sender whose claim was stepped over
-//! moves its message to the end instead of publishing it out of turn (`Publication::SteppedOver`). A cell that was
-//! claimed out of turn may stand for a later position than cells that are still free, so a sender claims each
-//! cell for a lap that puts it after its last one; and who takes out of turn takes the first of what is there.
+//! Order: messages are taken in the order in which cells were claimed. A sender whose claim was
+//! stepped over moves its message to the end instead of publishing it out of turn
+//! (`Publication::SteppedOver`). A cell that was claimed out of turn may stand for a later position
+//! than cells that are still free, so a sender claims each cell for a lap that puts it after its
+//! last one; and who takes out of turn takes the first of what is there.
 //!
 //! Does not wait, does not know payloads, does not decide who is dead.
 //!
-//! Kin: Vyukov's bounded MPMC queue (<https://www.1024cores.net/home/lock-free-algorithms/queues/bounded-mpmc-queue>)
-//! has the per-cell lap, but loses its way when a process dies between claim and publish; naming the owner in the
-//! same word is what makes that recoverable.
+//! Kin: Vyukov's bounded MPMC queue
+//! (<https://www.1024cores.net/home/lock-free-algorithms/queues/bounded-mpmc-queue>) has the
+//! per-cell lap, but loses its way when a process dies between claim and publish; naming the owner
+//! in the same word is what makes that recoverable.
 
 mod batches;
 mod looking;
 mod receiving;
+mod runs;
 mod sending;
 mod settling;
 
@@ -39,7 +44,9 @@ use super::cell::{Cell, Tally};
 use super::memory::{Memory, RingWord, Word};
 use super::word::{CellKind, Lap, Position, State};
 
-pub use batches::{Few, SMALL_BYTES, TOGETHER};
+pub use batches::{Few, TOGETHER};
+pub(in crate::shm) use runs::seen_in;
+pub use runs::{Run, RunPublication, Taken};
 
 /// The ring, on some memory.
 #[derive(Debug)]
@@ -93,20 +100,42 @@ impl Limits {
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub struct Cursor {
     position: Position,
+    /// Whether this handle found out by itself that something begins at `position`. Else a hint
+    /// said so.
+    is_known: bool,
     /// Where this handle claimed or published last. What it sends next must not come before that.
     last: Option<Position>,
     /// The `Stray` or `Spare` count that this handle has dealt with.
     dealt_with: u64,
     /// How often in a row it found what it looked for; at most [`STREAM`](Memory::STREAM).
     ///
-    /// After once the next cell will be as expected, too, and is swapped without a look before: that would fetch its cache
-    /// line twice, once to read and once to write. Who waits must look, or it would take the line from those who
-    /// are to change it. In a stream cells are fetched ahead, for the same reason not before.
+    /// After once the next cell will be as expected, too, and is swapped without a look before:
+    /// that would fetch its cache line twice, once to read and once to write. Who waits must look,
+    /// or it would take the line from those who are to change it. In a stream cells are fetched
+    /// ahead, for the same reason not before.
     run: u8,
 }
 
 impl Cursor {
-    /// The lap, from `lap` on, at which cell `index` comes after whatever this handle claimed before.
+    /// Where this handle knows that something begins.
+    #[inline(always)]
+    fn trusted(&self) -> Position {
+        if self.is_known {
+            self.position
+        } else {
+            Position::NOWHERE
+        }
+    }
+
+    /// Goes to where something begins.
+    #[inline(always)]
+    fn go_to(&mut self, position: Position) {
+        self.position = position;
+        self.is_known = true;
+    }
+
+    /// The lap, from `lap` on, at which cell `index` comes after whatever this handle claimed
+    /// before.
     #[inline(always)]
     fn lap_in_order(&self, index: u32, lap: Lap) -> Lap {
         match self.last {
@@ -146,8 +175,9 @@ impl Claim {
 pub enum Publication {
     /// Receivers can take the message.
     Done,
-    /// Receivers went past while it was being written; nothing was published yet. Moving the message to a
-    /// new claim spares receivers a look everywhere; [`Ring::publish_late`] needs no room.
+    /// Receivers went past while it was being written; nothing was published yet. Moving the
+    /// message to a new claim spares receivers a look everywhere; [`Ring::publish_late`] needs no
+    /// room.
     SteppedOver(Claim),
     /// The cell is not the sender's any more, which only damage explains.
     Lost,
@@ -165,14 +195,18 @@ pub struct Lease {
 
 /// Which cell, and whether it was claimed or taken in turn.
 ///
-/// One word, never zero, so that a claim or a lease, or none, is returned in two registers: through memory, written in
-/// pieces and read back whole, each would stall the processor for longer than a locked instruction takes.
-/// It is the index plus one.
+/// One word, never zero, so that a claim or a lease, or none, is returned in two registers: through
+/// memory, written in pieces and read back whole, each would stall the processor for longer than a
+/// locked instruction takes. It is the index plus one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Place(NonZeroU64);
 
 impl Place {
     const OUT_OF_TURN: u64 = 1 << 32;
+    /// Of a lease that was taken with others: its number, and the number of the others.
+    const OFFSET_SHIFT: u32 = 33;
+    const MORE_SHIFT: u32 = 40;
+    const SHORT_MASK: u64 = (1 << 7) - 1;
 
     #[inline(always)]
     fn in_turn(index: u32) -> Self {
@@ -182,6 +216,23 @@ impl Place {
     #[inline(always)]
     fn out_of_turn(index: u32) -> Self {
         Self(Self::in_turn(index).0 | Self::OUT_OF_TURN)
+    }
+
+    /// The same, as number `offset` of a run of `len` cells.
+    #[inline(always)]
+    fn of_run(self, offset: u32, len: u32) -> Self {
+        let more = u64::from(len) - 1;
+        Self(self.0 | u64::from(offset) << Self::OFFSET_SHIFT | more << Self::MORE_SHIFT)
+    }
+
+    #[inline(always)]
+    fn offset(self) -> u32 {
+        (self.0.get() >> Self::OFFSET_SHIFT & Self::SHORT_MASK) as u32
+    }
+
+    #[inline(always)]
+    fn run_len(self) -> u32 {
+        (self.0.get() >> Self::MORE_SHIFT & Self::SHORT_MASK) as u32 + 1
     }
 
     #[inline(always)]
@@ -219,7 +270,23 @@ impl Lease {
         self.place.index()
     }
 
-    /// The lap at which the message was taken. Each delivery takes its cell at least one lap further.
+    /// The lease of message `offset` of those that were taken together.
+    pub(super) fn other_of_run(&self, offset: u32) -> Self {
+        let (own, len) = self.in_run();
+        Self {
+            place: Place::in_turn(self.index() - own + offset).of_run(offset, len),
+            word: self.word,
+        }
+    }
+
+    /// Which of the messages this is that were taken together, and how many those are.
+    #[inline(always)]
+    pub fn in_run(&self) -> (u32, u32) {
+        (self.place.offset(), self.place.run_len())
+    }
+
+    /// The lap at which the message was taken. Each delivery takes its cell at least one lap
+    /// further.
     pub fn lap_number(&self) -> u64 {
         State::from_word(self.word).lap.number()
     }
@@ -298,8 +365,8 @@ enum Scan<T> {
 
 /// Whether a look at all cells leaves to the next look in turn what that would find.
 ///
-/// What is taken out of turn makes others look everywhere, too: a stream in which both sides did so because of each
-/// other would never find back into its turns.
+/// What is taken out of turn makes others look everywhere, too: a stream in which both sides did so
+/// because of each other would never find back into its turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turns {
     Kept,
@@ -361,6 +428,7 @@ impl<M: Memory> Ring<M> {
         };
         Cursor {
             position: Position::from_word(self.load_hint(hint), self.cells()),
+            is_known: false,
             last: None,
             dealt_with: self.load_hint(strays).wrapping_sub(1),
             run: 0,
@@ -393,34 +461,40 @@ impl<M: Memory> Ring<M> {
 
     #[inline(always)]
     fn advance(&self, which: RingWord, cursor: &mut Cursor, to: Position) {
-        cursor.position = to;
+        cursor.go_to(to);
         self.memory.ring_word(which).store(to.to_word(), Relaxed);
     }
 
     /// The cell that is used `AHEAD` operations after the one at this position.
     #[inline(always)]
     fn ahead(&self, at: Position) -> u32 {
-        let index = at.index() + AHEAD;
+        self.behind(at.index(), AHEAD)
+    }
+
+    /// The cell `count` cells after another.
+    #[inline(always)]
+    fn behind(&self, index: u32, count: u32) -> u32 {
+        let index = index + count;
         index.checked_sub(self.cells()).unwrap_or(index)
     }
 
-    /// Works out a position from the cells alone, after a hint was held up or turned out to be damaged: the first
-    /// that senders (receivers) have still to deal with. Never too far on, whatever changes meanwhile, since
-    /// cells only move on.
+    /// Works out a position from the cells alone, after a hint was held up or turned out to be
+    /// damaged: the first that senders (receivers) have still to deal with. Never too far on,
+    /// whatever changes meanwhile, since cells only move on.
     #[cold]
     fn refind(&self, which: RingWord) -> Position {
         let position = |index: u32| {
-            let state = State::from_word(self.cell(index).state().load(SeqCst));
+            let state = self.begins_at(index)?;
             let lap = match (which, state.kind) {
                 (RingWord::Tail | RingWord::Spare, CellKind::Ready | CellKind::Writing) => {
                     state.lap.next()
                 }
                 _ => state.lap,
             };
-            Position::new(lap, index)
+            Some(Position::new(lap, index))
         };
         let first = (0..self.cells())
-            .map(position)
+            .filter_map(position)
             .min_by(|one, other| one.compare(*other))
             .unwrap_or_default();
         self.memory.ring_word(which).store(first.to_word(), Relaxed);
@@ -428,5 +502,6 @@ impl<M: Memory> Ring<M> {
     }
 }
 
-/// How many cells ahead to fetch: four operations take as long as a cache line from the other process.
+/// How many cells ahead to fetch: four operations take as long as a cache line from the other
+/// process.
 const AHEAD: u32 = 4;

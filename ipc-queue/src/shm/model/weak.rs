@@ -1,11 +1,14 @@
-//! The ring under loom: few accesses, but in weaker orders than those that a processor of today makes.
+//! The ring under loom: few accesses, but in weaker orders than those that a processor of today
+//! makes.
 //!
-//! Loom lets a load return any value that the orderings allow, and finds two accesses to a payload that nothing
-//! orders. It takes `SeqCst` accesses for acquire and release; where the total order matters (a claim before
-//! the look at "closed", a publication before the look at who sleeps) a `SeqCst` fence follows each such access,
-//! which is one way to make them on a processor. Everything else is checked without those fences.
+//! Loom lets a load return any value that the orderings allow, and finds two accesses to a payload
+//! that nothing orders. It takes `SeqCst` accesses for acquire and release; where the total order
+//! matters (a claim before the look at "closed", a publication before the look at who sleeps) a
+//! `SeqCst` fence follows each such access, which is one way to make them on a processor.
+//! Everything else is checked without those fences.
 //!
-//! A thread that is to be killed ends at its n-th access, for every n; only then others may see that it is gone.
+//! A thread that is to be killed ends at its n-th access, for every n; only then others may see
+//! that it is gone.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -24,8 +27,10 @@ use super::actor::at;
 use crate::shm::due::Time;
 use crate::shm::keys::{KeyMemory, Keys, NOTE_WORDS};
 use crate::shm::memory::{CELL_WORDS, Memory, RingWord, Word};
-use crate::shm::ring::{Claim, Cursor, Lease, Limits, Publication, Ring, Settled, Settlement};
-use crate::shm::word::{CellKind, Seat, State};
+use crate::shm::ring::{
+    Claim, Cursor, Lease, Limits, Publication, Ring, RunPublication, Settled, Settlement,
+};
+use crate::shm::word::{CellKind, Seat};
 
 /// Whether `SeqCst` has its full strength.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -228,8 +233,8 @@ impl Thread {
     }
 
     fn reads(&self, lease: &Lease) {
-        // Loom's time goes on with each access to a word: without one, what is read now would count as read before
-        // the swap that took the message, which releases.
+        // Loom's time goes on with each access to a word: without one, what is read now would count
+        // as read before the swap that took the message, which releases.
         let _ = self.world.words[1].load(Relaxed);
         self.world.inline[lease.index() as usize].with(|_| ());
     }
@@ -250,6 +255,37 @@ impl Thread {
             }
             Publication::Lost => panic!("lost"),
         }
+    }
+
+    /// Sends two messages as one run.
+    fn send_run(&self) -> bool {
+        let mut cursor = self.ring.cursor(RingWord::Tail);
+        let Some(run) = self.ring.claim_run(self.seat, &mut cursor, 2) else {
+            return false;
+        };
+        assert_eq!(run.len(), 2);
+        for number in 0..2 {
+            self.ring.begin_in(&run, number, Kind::Data);
+            self.writes(&run.claim(number));
+            self.ring.end_in(&run, number);
+        }
+        matches!(self.ring.publish_run(run), RunPublication::Done)
+    }
+
+    /// Takes up to two messages as they were sent, and acks them as one.
+    fn receive_run(&self) -> usize {
+        let mut cursor = self.ring.cursor(RingWord::Head);
+        let Some(taken) = self.ring.take_run(self.seat, &mut cursor, 2) else {
+            return 0;
+        };
+        let leases: Vec<Lease> = taken.into_leases().collect();
+        leases.iter().for_each(|lease| self.reads(lease));
+        let acked = match leases.len() {
+            1 => self.ring.ack(&leases[0]),
+            _ => self.ring.ack_run(&leases[0]),
+        };
+        assert_eq!(acked, Settled::Freed);
+        leases.len()
     }
 
     pub(super) fn publish_late(&self, claim: Claim) -> bool {
@@ -306,7 +342,8 @@ pub(super) fn model_with_victim(
     }
 }
 
-/// Runs `what` until its `nth` access; then says in `gone` that the thread is dead. Whether it got to the end.
+/// Runs `what` until its `nth` access; then says in `gone` that the thread is dead. Whether it got
+/// to the end.
 pub(super) fn until_killed(
     thread: &Thread,
     nth: u64,
@@ -330,7 +367,7 @@ pub(super) fn until_killed(
 pub(super) fn drain(thread: &Thread) -> usize {
     let count = std::iter::from_fn(|| thread.receive(Settlement::Ack)).count();
     for index in 0..thread.ring.cells() {
-        let state = State::from_word(thread.ring.cell(index).state().load(SeqCst));
+        let state = thread.ring.seen(index);
         assert_eq!(state.kind, CellKind::Free, "cell {index}: {state:?}");
     }
     count
@@ -391,6 +428,68 @@ fn two_senders_two_receivers_and_a_step_over() {
             received + other.join().unwrap() + drain(&world.thread(4)),
             sent
         );
+    });
+}
+
+#[test]
+fn the_messages_of_a_run_are_read_by_whoever_takes_them() {
+    model(2, || {
+        let world = World::new(2, 0, Total::No);
+        let (one, other) = (world.thread(1), world.thread(2));
+        let one = thread::spawn(move || one.receive_run());
+        let other = thread::spawn(move || usize::from(other.receive(Settlement::Ack).is_some()));
+        assert!(world.thread(0).send_run());
+        let received = one.join().unwrap() + other.join().unwrap();
+        assert_eq!(received + drain(&world.thread(3)), 2);
+    });
+}
+
+#[test]
+fn the_cells_of_a_run_are_written_after_they_were_read() {
+    model(2, || {
+        let world = World::new(2, 0, Total::No);
+        assert!(world.thread(0).send_run());
+        let receiver = world.thread(1);
+        let receiver = thread::spawn(move || receiver.receive_run());
+        let other = sender(&world, 2);
+        let sent = usize::from(world.thread(3).send()) + usize::from(other.join().unwrap());
+        let received = receiver.join().unwrap();
+        assert_eq!(received + drain(&world.thread(4)), 2 + sent);
+    });
+}
+
+#[test]
+fn a_run_is_claimed_again_as_a_run_after_it_was_read() {
+    model(2, || {
+        let world = World::new(2, 0, Total::No);
+        assert!(world.thread(0).send_run());
+        let receiver = world.thread(1);
+        let receiver = thread::spawn(move || receiver.receive_run());
+        let sent = 2 * usize::from(world.thread(2).send_run());
+        let received = receiver.join().unwrap();
+        assert_eq!(received + drain(&world.thread(4)), 2 + sent);
+    });
+}
+
+#[test]
+fn a_run_of_a_receiver_killed_anywhere_is_recovered_by_two_at_once() {
+    model_with_victim(0, |nth, killed| {
+        let world = World::new(2, 0, Total::No);
+        assert!(world.thread(3).send_run());
+        let victim = world.thread(0);
+        let gone = Rc::clone(&world.words[0]);
+        let acked = Cell::new(0);
+        let ended = until_killed(&victim, nth, &gone, |me| acked.set(me.receive_run()));
+        let (one, other) = (recoverer(&world, 1, 0), recoverer(&world, 2, 0));
+        let received = one.join().unwrap() + other.join().unwrap() + acked.get();
+        let last = world.thread(3);
+        if !ended {
+            killed.store(true, SeqCst);
+            let _ = last.ring.recover(Seat::of_slot(0), || true);
+        }
+        let received = received + drain(&last);
+        // Killed between its ack and its return, it has acked without saying so.
+        assert!(received == 2 || !ended && received == 0);
     });
 }
 

@@ -1,11 +1,12 @@
 //! Shared memory in which every access is a place where somebody else may go on, or die.
 //!
-//! An operation of the ring is run again and again, each time one shared access further: accesses that it made
-//! before are answered from its log, the next one is made for real, and the one after that ends the run by
-//! unwinding. So a state of the model is plain data (words, logs, what each actor holds), can be copied and
-//! compared, and the code between two accesses is the ring's own.
+//! An operation of the ring is run again and again, each time one shared access further: accesses
+//! that it made before are answered from its log, the next one is made for real, and the one after
+//! that ends the run by unwinding. So a state of the model is plain data (words, logs, what each
+//! actor holds), can be copied and compared, and the code between two accesses is the ring's own.
 //!
-//! Accesses take effect one after the other, in the order in which they are made: weaker orders are `weak`'s.
+//! Accesses take effect one after the other, in the order in which they are made: weaker orders are
+//! `weak`'s.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -208,10 +209,10 @@ impl World {
         let verdict = match place {
             Place::Cell { index, word: 0 } => {
                 let (was, is) = (State::from_word(value), State::from_word(now));
-                ledger.cell_changed(actor, index as usize, was, is)
+                ledger.cell_changed(actor, index as usize, was, is, &words)
             }
             Place::Cell { index, word: 6 } => {
-                ledger.time_changed(index as usize, value, now, &words)
+                ledger.time_changed(actor, index as usize, value, now, &words)
             }
             Place::Chunk(index) => ledger.chunk_changed(index as usize, now, &words),
             _ => Ok(()),
@@ -249,8 +250,9 @@ fn show(place: Place, word: u64) -> String {
                 seat.map_or(String::new(), |seat| seat.slot().to_string())
             };
             format!(
-                "{:?}({}) attempt {} zombie({}) lap {}",
+                "{:?} x{} ({}) attempt {} zombie({}) lap {}",
                 state.kind,
+                state.len(),
                 seat(state.owner),
                 state.attempt,
                 seat(state.zombie),
