@@ -174,7 +174,7 @@ class AllQueues {
   async poll() {
     this.all = await ask("/api/queues");
     this.draw();
-    return this.all.sampled_ms === null ? null : this.all.now_ms - this.all.sampled_ms;
+    return this.all.sampled_ago_seconds;
   }
 
   draw() {
@@ -210,7 +210,7 @@ class AllQueues {
     this.none.hidden = lines.length + bad.length > 0;
     this.none.textContent = all
       ? "No queue has this in its name."
-      : this.all.sampled_ms === null
+      : this.all.sampled_ago_seconds === null
         ? "Taking the first sample…"
         : "There is no queue yet. A program makes one when it opens it; so does: ipc create jobs";
     this.nodes.replaceChildren(...(nodes.length ? [nodesCard(nodes)] : []));
@@ -309,7 +309,7 @@ class OneQueue {
     const line = list.value.queues.find((one) => one.queue === this.name);
     if (!problem && line) await this.draw(stat.value, line, list.value.actions);
     await this.history();
-    return list.value.sampled_ms === null ? null : list.value.now_ms - list.value.sampled_ms;
+    return list.value.sampled_ago_seconds;
   }
 
   async history() {
@@ -500,7 +500,7 @@ async function refresh() {
     const behind = await mine.poll();
     if (round !== polled) return;
     if (behind === null) showLive("", "Taking the first sample…");
-    else if (behind > 5000) showLive("off", `Last sample ${duration(behind / 1000)} ago`);
+    else if (behind > 5) showLive("off", `Last sample ${duration(behind)} ago`);
     else showLive("on", "Live");
   } catch (error) {
     if (round !== polled) return;
