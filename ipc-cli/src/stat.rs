@@ -111,6 +111,22 @@ fn participants(inspector: &Inspector) -> Vec<Value> {
     .collect()
 }
 
+/// Names the attached processes in one line, except those beyond the first few.
+pub fn processes_in_words(inspector: &Inspector) -> String {
+    const FEW: usize = 8;
+    let all = inspector.participants();
+    let named = all.iter().take(FEW).map(|(slot, gone)| {
+        let health = match Health::of(&slot.process, *gone) {
+            Health::Alive => String::new(),
+            health => format!(", {}", health.name()),
+        };
+        format!("{} ({}{health})", slot.name, slot.process.pid)
+    });
+    let more = all.len().saturating_sub(FEW);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    named.chain(more).collect::<Vec<_>>().join(", ")
+}
+
 fn processes(inspector: &Inspector) -> Table {
     let mut table = Table::new(&PROCESSES);
     for (slot, gone) in inspector.participants() {

@@ -4,6 +4,9 @@
 //! message has been held for at least the time since it was first seen here or since its lease was
 //! last extended, and for at most the time since it was sent.
 
+mod columns;
+mod detail;
+mod names;
 mod picture;
 mod svg;
 mod ui;
@@ -24,6 +27,7 @@ use serde_json::json;
 
 use crate::show::{self, Show};
 use crate::signals::EndSignals;
+use detail::Detail;
 use ui::{Asked, Ui};
 use watch::{Scope, Watch};
 
@@ -114,12 +118,21 @@ fn is_gone(time: Duration) -> bool {
             .is_some_and(|events| events.intersects(gone))
 }
 
-fn draw(terminal: &mut ratatui::DefaultTerminal, watch: &Watch, ui: &mut Ui) -> Result<()> {
-    let facts = ui.chosen.as_ref().map(|queue| watch.facts(queue));
-    terminal.draw(|frame| match &facts {
-        Some(facts) => picture::draw_one(frame, facts, watch.view(), ui),
-        None => picture::draw(frame, watch.view(), ui),
-    })?;
+fn draw(terminal: &mut ratatui::DefaultTerminal, watch: &mut Watch, ui: &mut Ui) -> Result<()> {
+    let Some(queue) = &ui.chosen else {
+        terminal.draw(|frame| picture::draw(frame, watch.view(), ui))?;
+        return Ok(());
+    };
+    let letters = watch.letters(queue);
+    let view = watch.view();
+    let held = view.held.iter().filter(|held| held.queue == *queue);
+    let detail = Detail {
+        line: view.queues.iter().find(|line| line.queue == *queue),
+        facts: watch.facts(queue),
+        letters: &letters,
+        held: held.collect(),
+    };
+    terminal.draw(|frame| detail::draw(frame, &detail, ui))?;
     Ok(())
 }
 
@@ -143,6 +156,8 @@ fn text(picture: &Buffer) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::watch::{Held, Line, NodeLine, View};
     use super::*;
 
@@ -210,7 +225,6 @@ mod tests {
             "worker",
             "stopped",
             "stale",
-            "q ends it",
         ] {
             assert!(picture.contains(word), "no {word} in\n{picture}");
         }
@@ -245,6 +259,7 @@ mod tests {
         let mut view = view();
         view.queues[0].state = "closed, paused";
         view.queues[0].queue = "media/thumbnails-for-the-archive-v2".into();
+        view.held[0].queue = "media/thumbnails-for-the-archive-v2".into();
         let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
         let drawn = terminal.draw(|frame| picture::draw(frame, &view, &mut Ui::default()));
         drawn.unwrap();
@@ -252,9 +267,55 @@ mod tests {
         for word in [
             "DEPTH", "READY", "HELD", "DEAD", "SENT", "ACKED", "OLDEST", "STATE", " 120 ", " 4 ",
             " 1 ", "1.2k/s", "1.1k/s", "3.2s", "clos,pau", "media/t", "…", "ive-v2", "12.5s",
+            "9f#12",
         ] {
             assert!(picture.contains(word), "no {word:?} in\n{picture}");
         }
+    }
+
+    #[test]
+    fn queues_with_similar_names_can_be_told_apart_in_80_columns() {
+        let mut view = view();
+        let (line, held) = (view.queues[0].clone(), view.held[0].clone());
+        view.queues.clear();
+        view.held.clear();
+        for region in 1..=9 {
+            let queue = format!("media/customer-invoices-region-{region}-thumbnails-v2");
+            view.queues.push(Line {
+                queue: queue.clone(),
+                ..line.clone()
+            });
+            view.held.push(Held {
+                queue,
+                ..held.clone()
+            });
+        }
+        let mut ui = Ui {
+            is_live: true,
+            ..Ui::default()
+        };
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        terminal
+            .draw(|frame| picture::draw(frame, &view, &mut ui))
+            .unwrap();
+        let picture = text(terminal.backend().buffer());
+        let rows = |word: &str| {
+            let rows = picture.lines().filter(|row| row.contains(word));
+            let names = rows.map(|row| row.split_whitespace().next().unwrap());
+            names.collect::<HashSet<_>>().len()
+        };
+        // The rest of the held messages is counted.
+        assert_eq!((rows("1.1k/s"), rows("stopped")), (9, 5), "{picture}");
+        assert!(
+            picture.contains("and 4 more, held for less long"),
+            "{picture}"
+        );
+        // The title has the namespace instead of each row.
+        assert!(
+            picture.starts_with("ipc top  media/  9 queues"),
+            "{picture}"
+        );
+        assert_eq!(picture.matches("media/").count(), 2, "{picture}");
     }
 
     #[test]
@@ -268,7 +329,7 @@ mod tests {
             let picture = text(terminal.backend().buffer());
             picture.matches('█').count()
         };
-        assert_eq!([0, 1, 255, 256].map(bar_of), [0, 1, 8, 9]);
+        assert_eq!([0, 1, 255, 256].map(bar_of), [0, 1, 9, 10]);
     }
 
     #[test]
@@ -279,13 +340,6 @@ mod tests {
         }
         let cells = picture.matches(['█', '░']).count();
         assert_eq!(cells, 40, "{picture}");
-    }
-
-    #[test]
-    fn names_are_shortened_in_the_middle() {
-        assert_eq!(picture::shortened("media/resize", 12), "media/resize");
-        assert_eq!(picture::shortened("media/thumbnails-v2", 10), "media…s-v2");
-        assert_eq!(picture::shortened("abc", 0), "…");
     }
 
     #[test]

@@ -12,10 +12,14 @@ use serde::Serialize;
 
 use crate::address::{self, Subject};
 use crate::control;
+use crate::dlq;
 use crate::exit::Exit;
 use crate::held;
 use crate::show;
 use crate::stat;
+
+/// The maximum number of dead letters in the picture of one queue.
+const LETTERS: usize = 50;
 
 /// The complete view.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -124,6 +128,8 @@ struct Known {
     held: HashMap<(String, u8), Instant>,
     /// The process numbers of processes that were seen dead.
     died: HashSet<u32>,
+    /// The dead letters, and the figures with which they were read.
+    letters: (Option<QueueStats>, Vec<dlq::Row>),
 }
 
 impl Watch {
@@ -140,8 +146,37 @@ impl Watch {
         let known = self.known.get(queue);
         known.map_or_else(Vec::new, |known| {
             let stats = known.last.map(|(_, stats)| stats).unwrap_or_default();
-            stat::in_words(queue, &known.subject, &stats)
+            let mut facts = stat::in_words(queue, &known.subject, &stats);
+            if let Subject::Mapped(inspector) = &known.subject {
+                facts.push(("processes", stat::processes_in_words(inspector)));
+            }
+            facts
         })
+    }
+
+    /// Returns the youngest dead letters of a watched queue. Reads them only if some figure has
+    /// changed that changes with them.
+    pub fn letters(&mut self, queue: &str) -> Vec<dlq::Row> {
+        let Some(known) = self.known.get_mut(queue) else {
+            return Vec::new();
+        };
+        let now = known.last.map(|(_, stats)| stats);
+        let figures = |stats: QueueStats| {
+            let ends = [stats.buried, stats.nacked, stats.expiries, stats.crashes];
+            (stats.dead, ends)
+        };
+        let (then, letters) = &mut known.letters;
+        if now.map(figures) != then.map(figures) {
+            *letters = match now {
+                // A queue that can't be read now is asked again at the next sample.
+                Some(now) if now.dead > 0 => {
+                    dlq::youngest(&known.subject, LETTERS).unwrap_or_default()
+                }
+                _ => Vec::new(),
+            };
+            *then = now;
+        }
+        letters.clone()
     }
 
     pub fn view(&self) -> &View {
@@ -268,6 +303,7 @@ impl Known {
             last: None,
             held: HashMap::new(),
             died: HashSet::new(),
+            letters: (None, Vec::new()),
         }
     }
 
