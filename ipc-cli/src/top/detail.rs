@@ -177,14 +177,9 @@ fn draw_letters(frame: &mut Frame<'_>, letters: &[dlq::Row], area: Rect) {
     }
     let shown = &letters[..letters.len().min(rows)];
     let mut wanted = LETTERS.map(|(_, least, _)| least);
-    let texts: [(usize, fn(&dlq::Row) -> &str); 3] = [
-        (0, |row| &row.letter),
-        (4, |row| &row.payload),
-        (6, |row| &row.error),
-    ];
-    for (column, text) in texts {
-        wanted[column] = longest(shown.iter().map(text)).max(wanted[column]);
-    }
+    wanted[0] = longest(shown.iter().map(|row| &row.letter[..]));
+    wanted[4] = longest(shown.iter().map(|row| &row.payload[..]));
+    wanted[6] = longest(shown.iter().map(|row| &row.error[..]));
     let widths = columns::fit(&LETTERS, wanted, area.width);
     let cut = |text: &str, column: usize| {
         let room = usize::from(widths[column].unwrap_or(0));

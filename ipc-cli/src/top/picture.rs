@@ -93,7 +93,8 @@ pub fn draw(frame: &mut Frame<'_>, view: &View, ui: &mut Ui) {
     frame.render_widget(summary(view, ui, &queues, &names), title);
     let mut state = TableState::new().with_selected(ui.is_live.then_some(ui.selected));
     let queues = queue_table(&queues, &names, table.width);
-    let queues = queues.row_highlight_style(Style::new().reversed());
+    // In one color: cells with colors of their own would make a patchwork.
+    let queues = queues.row_highlight_style(Style::new().fg(Color::Reset).reversed());
     frame.render_stateful_widget(queues, table, &mut state);
     draw_held(frame, &held, &names, held_area);
     if !view.nodes.is_empty() {
