@@ -13,7 +13,7 @@ use crate::port::PortDelivery;
 use crate::settle::{Nack, Settle};
 use crate::settling::settling;
 #[cfg(target_os = "linux")]
-use crate::shm::{Freed, ShmDelivery};
+use crate::shm::{Acks, ShmDelivery};
 use crate::together::Together;
 
 /// A received message, until it is settled. Dropping it unsettled is a nack.
@@ -198,7 +198,7 @@ impl<'a> ByteDelivery<'a> {
 
 settling!(['a] ByteDelivery<'a>);
 
-/// Acknowledges all of them. In shared memory, several are counted and notified together.
+/// Acknowledges all of them. In shared memory, several are freed, counted and notified together.
 pub(crate) fn ack_all<'a>(
     deliveries: impl Iterator<Item = ByteDelivery<'a>>,
 ) -> Result<(), BatchAckError> {
@@ -225,24 +225,25 @@ pub(crate) fn ack_each<'a>(
     let mut failures = Vec::new();
     let mut together = Together::default();
     #[cfg(target_os = "linux")]
-    let mut freed = Freed::default();
+    let mut acks = Acks::default();
     for delivery in deliveries {
         let index = count;
         count += 1;
-        let settled = match delivery.0 {
+        match delivery.0 {
             #[cfg(target_os = "linux")]
             Inner::Shm(ref shared) => {
-                let settled = shared.ack_in(&mut freed);
-                let settled = settled.map_err(|failure| delivery.not_settled(failure));
+                acks.add(index, shared);
                 mem::forget(delivery);
-                settled
             }
-            Inner::Port(port, _) => port.ack_in(index, &mut together),
-        };
-        if let Err(error) = settled {
-            failures.push((index, error));
+            Inner::Port(port, _) => {
+                if let Err(error) = port.ack_in(index, &mut together) {
+                    failures.push((index, error));
+                }
+            }
         }
     }
+    #[cfg(target_os = "linux")]
+    failures.append(&mut acks.end());
     together.ack(|index, error| failures.push((index, error)));
     failures.sort_unstable_by_key(|(index, _)| *index);
     (count, failures)

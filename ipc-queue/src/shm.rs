@@ -56,7 +56,7 @@ pub use by_priority::{ShmReceiver, ShmSender};
 pub(crate) use frozen::{Frozen, NotFrozen, NotPut, Room, TooLittle};
 pub use inspector::{Inspector, Waiting};
 pub use leases::{LeaseView, PoolView};
-pub(crate) use receiver::{Freed, ShmDelivery};
+pub(crate) use receiver::{Acks, ShmDelivery};
 pub(crate) use sender::ShmLoan;
 
 use crate::capability::{Capabilities, Feature, Unsupported};
@@ -393,8 +393,9 @@ impl Transport for ShmQueue {
     }
 
     fn revoke(&self, message: MessageId) -> Result<bool, ControlError> {
-        self.shared
-            .answer(ControlCall::Revoke, |shared| shared.revoke(message))
+        let call = ControlCall::Revoke;
+        let revoked = self.shared.answer(call, |shared| shared.revoke(message))?;
+        revoked.map_err(|failure| failure.of(self.address(), call))
     }
 
     fn drop_message(&self, message: MessageId) -> Result<bool, ControlError> {

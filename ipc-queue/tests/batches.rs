@@ -54,6 +54,44 @@ fn a_batch_is_acknowledged_at_once_and_each_of_it_is_counted() {
 }
 
 #[test]
+fn a_batch_that_waits_is_purged_as_single_messages_are() {
+    let own = bytes("purged", &QueueOptions::new().capacity(16));
+    let (sender, receiver) = (own.queue.sender(), own.queue.receiver());
+    let payloads: [&[u8]; 11] = [b"a"; 11];
+    sender.send_batch(&payloads).unwrap();
+    let held = receiver.recv_batch(3, Wait::No).unwrap();
+    assert_eq!(own.queue.transport().purge().unwrap(), 8);
+    assert_eq!(own.queue.transport().stats().unwrap().in_use(), 3);
+    held.into_iter().for_each(|one| one.ack().unwrap());
+    let payloads: [&[u8]; 16] = [b"b"; 16];
+    sender.send_batch(&payloads).unwrap();
+    assert_eq!(own.queue.transport().purge().unwrap(), 16);
+    assert_eq!(own.queue.transport().stats().unwrap().in_use(), 0);
+}
+
+#[test]
+fn what_is_left_of_a_batch_is_settled_in_any_order_and_by_any_thread() {
+    let own = bytes("anyhow", &QueueOptions::new().capacity(8));
+    let (sender, receiver) = (own.queue.sender(), own.queue.receiver());
+    let payloads: [&[u8]; 8] = [b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7"];
+    for _ in 0..3 {
+        sender.send_batch(&payloads).unwrap();
+        let mut batch = receiver.recv_batch(8, Wait::No).unwrap();
+        batch.remove(6).nack_after(Duration::ZERO).unwrap();
+        let owned = batch.remove(1).into_owned();
+        batch.remove(0).ack().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || owned.ack().unwrap());
+            batch.ack().unwrap();
+        });
+        let again = receiver.recv().unwrap();
+        assert_eq!((again.payload(), again.attempt()), (&b"6"[..], 2));
+        again.ack().unwrap();
+        assert_eq!(own.queue.transport().stats().unwrap().in_use(), 0);
+    }
+}
+
+#[test]
 fn acking_a_batch_reports_the_lost_lease_and_acknowledges_the_rest() {
     let options = QueueOptions::new().lease(Duration::from_millis(50));
     let own = bytes("lost", &options.capacity(8));

@@ -57,7 +57,16 @@ const KNOWN: &str = "xtask/counted/instructions.toml";
 const DOCUMENT: &str = "docs/performance.md";
 const MARK: &str = "<!-- count -->";
 const END: &str = "<!-- end -->";
-const OPERATIONS: [&str; 6] = ["inline", "leased", "loaned", "chunked", "batch", "typed"];
+const OPERATIONS: [&str; 8] = [
+    "inline",
+    "leased",
+    "loaned",
+    "chunked",
+    "batch",
+    "batch-acked",
+    "chunked-batch",
+    "typed",
+];
 const SIDES: [&str; 2] = ["send", "receive"];
 /// The tolerated growth: compilers differ.
 const SLACK: f64 = 1.1;

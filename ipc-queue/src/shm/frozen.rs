@@ -35,7 +35,7 @@ use super::geometry::Geometry;
 use super::keys::Refused;
 use super::memory::Memory;
 use super::payload;
-use super::word::{CellKind, State};
+use super::word::CellKind;
 use super::{
     CLOSED, FROZEN, PAUSED, ShmQueue, ShmSender, WAS_CLOSED, WAS_PAUSED, by_priority, sender,
 };
@@ -195,9 +195,10 @@ impl Frozen {
     /// Returns the ids of the messages.
     pub(crate) fn ids(&self) -> HashSet<MessageId> {
         let rings = self.queue.shared.rings();
-        let cells = rings.flat_map(|ring| (0..ring.cells()).map(move |index| ring.cell(index)));
-        let full = cells.filter(|cell| is_kept(State::from_word(cell.state().load(SeqCst)).kind));
-        full.map(|cell| cell.envelope().id).collect()
+        let cells = rings.flat_map(|ring| (0..ring.cells()).map(move |index| (ring, index)));
+        let full = cells.filter(|(ring, index)| is_kept(ring.seen(*index).kind));
+        full.map(|(ring, index)| ring.cell(index).envelope().id)
+            .collect()
     }
 
     /// Returns the places of the messages, in order; those of dead letters come last.
@@ -205,7 +206,7 @@ impl Frozen {
         let ring = &self.queue.shared.contents.levels[level].ring;
         let mut places: Vec<_> = (0..ring.cells())
             .filter_map(|index| {
-                let state = State::from_word(ring.cell(index).state().load(SeqCst));
+                let state = ring.seen(index);
                 let place = (state.kind == CellKind::Dead, state.lap.number(), index);
                 is_kept(state.kind).then_some(place)
             })
@@ -220,8 +221,8 @@ impl Frozen {
         let ring = &level.ring;
         let cell = ring.cell(index);
         loop {
-            let word = cell.state().load(SeqCst);
-            let state = State::from_word(word);
+            let state = ring.seen(index);
+            let word = state.to_word();
             if !is_kept(state.kind) {
                 return Ok(None);
             }
@@ -250,7 +251,7 @@ impl Frozen {
                 .snapshot(index, body.chunk, body.len as usize);
             let reason = ring.reason(index, claim, state);
             // Even here, time makes a delayed message ready, and drops an expired one.
-            if cell.state().load(SeqCst) != word {
+            if ring.seen(index) != state {
                 continue;
             }
             let (Ok(headers), Some(payload)) = (headers, payload) else {

@@ -35,7 +35,7 @@ use super::memory::{CELL_WORDS, REASON_WORDS, RingWord};
 /// The fingerprint of the layout. It changes whenever this file, the cell header or the meaning of
 /// a word changes.
 pub const LAYOUT_HASH: u64 =
-    fingerprint(b"queue 8: state headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons; marks");
+    fingerprint(b"queue 9: state of runs headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons; marks");
 /// The number of participant slots for tools, in addition to `max_participants`. Together they fit
 /// the nine bits of a slot number.
 pub const TOOL_SLOTS: u16 = 8;

@@ -6,7 +6,6 @@
 //! data that belongs to it, and data that changed meanwhile is left out.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::SeqCst;
 
 use ipc_proto::{Headers, Kind, MessageId, Name, Priority, QueueSettings, Timestamp};
 use ipc_shm::{Expected, Namespace, Participant, Participants, Presence, Segment};
@@ -14,7 +13,7 @@ use ipc_shm::{Expected, Namespace, Participant, Participants, Presence, Segment}
 use super::contents::Contents;
 use super::geometry::{self, LAYOUT_HASH};
 use super::leases::{LeaseView, PoolView};
-use super::word::{CellKind, State};
+use super::word::CellKind;
 use super::{ITEMS, KIND, ROOM, open_error};
 use crate::contract::LeaseInfo;
 use crate::dead_letter::DeadLetter;
@@ -193,11 +192,10 @@ impl Inspector {
     pub fn oldest(&self) -> Option<Timestamp> {
         let cells = self.contents.rings().flat_map(|ring| {
             (0..ring.cells()).filter_map(|index| {
-                let cell = ring.cell(index);
-                let word = cell.state().load(SeqCst);
-                let sent_at = cell.envelope().sent_at;
-                let ready = State::from_word(word).kind == CellKind::Ready;
-                (ready && cell.state().load(SeqCst) == word).then_some(sent_at)
+                let state = ring.seen(index);
+                let sent_at = ring.cell(index).envelope().sent_at;
+                let ready = state.kind == CellKind::Ready;
+                (ready && ring.seen(index) == state).then_some(sent_at)
             })
         });
         cells.min()
@@ -232,18 +230,16 @@ impl Inspector {
     }
 
     fn waiting_since(&self, level: usize, index: u32) -> Option<(Timestamp, MessageId)> {
-        let cell = self.contents.levels[level].ring.cell(index);
-        let kind = State::from_word(cell.state().load(SeqCst)).kind;
-        let waits = matches!(kind, CellKind::Ready | CellKind::Delayed);
-        let envelope = cell.envelope();
+        let ring = &self.contents.levels[level].ring;
+        let waits = matches!(ring.seen(index).kind, CellKind::Ready | CellKind::Delayed);
+        let envelope = ring.cell(index).envelope();
         waits.then_some((envelope.sent_at, envelope.id))
     }
 
     fn waiting_in(&self, number: usize, index: u32) -> Option<Waiting> {
         let level = &self.contents.levels[number];
         let cell = level.ring.cell(index);
-        let word = cell.state().load(SeqCst);
-        let state = State::from_word(word);
+        let state = level.ring.seen(index);
         let (envelope, body, attempts) = (cell.envelope(), cell.body(), cell.attempts(state));
         if !matches!(state.kind, CellKind::Ready | CellKind::Delayed) {
             return None;
@@ -254,7 +250,7 @@ impl Inspector {
             .snapshot(index, body.chunk, body.len as usize)?;
         // Left out if a receiver has taken it, and possibly a sender has written the next message
         // there.
-        (cell.state().load(SeqCst) == word).then(|| Waiting {
+        (level.ring.seen(index) == state).then(|| Waiting {
             message: envelope.id,
             kind: envelope.kind,
             priority: super::by_priority::priority_of(number),

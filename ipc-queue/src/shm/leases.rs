@@ -2,7 +2,6 @@
 //!
 //! Reads only. Everything may change meanwhile, but each lease was so at some moment.
 
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use ipc_proto::{MessageId, Timestamp};
@@ -10,7 +9,7 @@ use ipc_shm::{Participant, Participants, Segment, clock};
 
 use super::contents::Contents;
 use super::due::Due;
-use super::word::{CellKind, State};
+use super::word::CellKind;
 
 /// A message that a receiver holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,17 +50,16 @@ impl Contents {
         for ring in self.rings() {
             for index in 0..ring.cells() {
                 let cell = ring.cell(index);
-                let word = cell.state().load(SeqCst);
-                let state = State::from_word(word);
+                let state = ring.seen(index);
                 let owner = state.owner.filter(|_| state.kind == CellKind::Leased);
                 let Some(seat) = owner.filter(|seat| seat.slot() < table.count()) else {
                     continue;
                 };
                 let envelope = cell.envelope();
-                let ends = ring.lease_end(cell, word);
+                let ends = ring.lease_end(cell, state.to_word());
                 let attempt = cell.attempts(state);
                 // What was read is the message's only if the cell did not change hands meanwhile.
-                if cell.state().load(SeqCst) != word {
+                if ring.seen(index) != state {
                     continue;
                 }
                 let holder = table.get(seat.slot());

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use super::memory::{Memory, RingWord, Word};
 use super::ring::Ring;
-use super::word::{CellKind, State};
+use super::word::{CellKind, Inside, State};
 
 /// The number of cells of one stretch: a third of a millisecond, if none is in the cache.
 const STRETCH: u32 = 1 << 12;
@@ -86,9 +86,12 @@ impl<M: Memory> Ring<M> {
         for step in 0..STRETCH.min(cells) {
             let index = (from % cells + step) % cells;
             let word = self.cell(index).state().load(SeqCst);
-            match State::from_word(word).kind {
+            let state = State::from_word(word);
+            match state.kind {
                 CellKind::Ready => ready = true,
                 CellKind::Free => free = true,
+                // Found in turn: nothing is owed to anybody.
+                CellKind::Inside if state.inside() == Some(Inside::Free) => {}
                 _ => others = true,
             }
             if ready && free {

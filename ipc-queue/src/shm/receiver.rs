@@ -1,6 +1,6 @@
 //! Receiving through shared memory, and settling: the ring, with payloads, waiting and counting.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use super::level::Level;
 use super::memory::RingWord;
 use super::owned::OwnedShmDelivery;
 use super::payload::{BadPlace, Readable};
-use super::ring::{Cursor, Few, Lease, SMALL_BYTES, Settled, Settlement, TOGETHER};
+use super::ring::{Cursor, Lease, Settled, Settlement, TOGETHER, Taken};
 use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
 use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
-use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
+use crate::error::{RecvFailure, RecvPortError, SettleError, SettleFailure, Unavailable};
 use crate::metadata::Metadata;
 use crate::port::PortDelivery;
 use crate::settle::Nack;
@@ -38,8 +38,6 @@ pub(crate) struct LevelReceiver {
     lane: Lane,
     /// What the last look for a message came to, until a call returns it.
     trouble: RefCell<Option<RecvPortError>>,
-    /// Whether batches are taken one by one: the last payloads were large.
-    singly: Cell<bool>,
 }
 
 /// What makes a batch large: it still lies in the first caches of both sides.
@@ -73,7 +71,6 @@ impl LevelReceiver {
                 .counters
                 .take(shared.attachment.member(), Side::Receive),
             trouble: RefCell::default(),
-            singly: Cell::default(),
             level,
             shared,
         }
@@ -150,76 +147,77 @@ impl LevelReceiver {
         let before = into.len();
         let mut bytes = 0;
         while into.len() - before < most && bytes < LARGE_BATCH_BYTES {
-            let first_new = into.len();
-            let mut largest = 0;
-            let mut add = |delivery: ShmDelivery<'a>, into: &mut Vec<D>| {
-                let len = delivery.payload().len();
-                bytes += len;
-                largest = largest.max(len);
-                into.push(delivery.into());
-            };
-            for lease in self.take_together(most - (first_new - before)) {
-                match self.deliver(lease) {
-                    Ok(delivery) => add(delivery, into),
-                    // For the next call: what was taken comes first.
-                    Err(error) => *self.trouble.borrow_mut() = Some(error),
-                }
+            let count = into.len() - before;
+            if let Some(taken) = self.take_together(most - count) {
+                bytes += self.deliver_all(taken, into);
+                continue;
             }
-            if into.len() == first_new {
-                // What is out of order, what takes care, and the first one if it has to be waited for.
-                let wait = if first_new == before { wait } else { Wait::No };
-                match self.receive(wait) {
-                    Ok(delivery) => add(delivery, into),
-                    Err(error) if first_new == before => return Err(error),
-                    Err(error) => {
-                        // The next call finds all others, too.
-                        if matches!(&error, RecvPortError::Failed(RecvFailure::Damaged { .. })) {
-                            *self.trouble.borrow_mut() = Some(error);
-                        }
-                        break;
+            // What is out of order, what takes care, and the first one if it has to be waited for.
+            let wait = if count == 0 { wait } else { Wait::No };
+            match self.receive(wait) {
+                Ok(delivery) => {
+                    bytes += delivery.payload().len();
+                    into.push(delivery.into());
+                }
+                Err(error) if count == 0 => return Err(error),
+                Err(error) => {
+                    // The next call finds all others, too.
+                    if matches!(&error, RecvPortError::Failed(RecvFailure::Damaged { .. })) {
+                        *self.trouble.borrow_mut() = Some(error);
                     }
+                    break;
                 }
             }
-            self.singly.set(largest > SMALL_BYTES);
         }
         Ok(())
     }
 
-    /// Takes a few messages in FIFO order, and starts their leases. None if there is anything to consider besides the
-    /// cells.
+    /// Takes the next messages, in FIFO order and as they were sent together. `None` if there is
+    /// anything to consider besides the cells.
     #[inline(always)]
-    fn take_together(&self, most: usize) -> Few<Lease> {
+    fn take_together(&self, most: usize) -> Option<Taken> {
         let shared = &*self.shared;
-        match shared.usable() {
-            Ok(flags) if flags & (PAUSED | TIMED | CLOSED) == 0 && !self.singly.get() => {}
-            _ => return Few::default(),
+        let flags = shared.usable().ok()?;
+        if flags & (PAUSED | TIMED | CLOSED) != 0 {
+            return None;
         }
-        let ring = &self.level.ring;
+        // A lease that may end by time is taken by itself.
+        let timed = shared.contents.settings.lease.is_some();
+        let most = if timed { 1 } else { most };
         let mut cursor = self.cursor.borrow_mut();
-        let leases = ring.take_batch(shared.seat, &mut cursor, most);
-        drop(cursor);
-        if !leases.is_empty() {
-            self.spin.hits(leases.len() as u32);
-            self.start_all(&leases);
-        }
-        leases
+        let taken = self.level.ring.take_run(shared.seat, &mut cursor, most)?;
+        self.spin.hits(taken.len() as u32);
+        Some(taken)
     }
 
-    /// As [`start`](Self::start), for messages that were never delivered before.
+    /// Starts the leases of messages that were never delivered before, and delivers them. Returns the
+    /// number of bytes.
     #[inline(always)]
-    fn start_all(&self, leases: &Few<Lease>) {
+    fn deliver_all<'a, D: From<ShmDelivery<'a>>>(
+        &'a self,
+        taken: Taken,
+        into: &mut Vec<D>,
+    ) -> usize {
         let (shared, ring) = (&*self.shared, &self.level.ring);
-        if let Some(time) = shared.contents.settings.lease {
-            let ends_at = Due::not_before(clock::monotonic().saturating_add(time));
-            leases
-                .iter()
-                .for_each(|lease| ring.start_lease(lease, ends_at));
-            shared.look_by(ends_at);
+        let ends_at = (shared.contents.settings.lease)
+            .map(|time| Due::not_before(clock::monotonic().saturating_add(time)));
+        self.lane.add(Received::Messages, taken.len() as u64);
+        into.reserve(taken.len());
+        let mut bytes = 0;
+        for lease in taken.into_leases() {
+            if let Some(ends_at) = ends_at {
+                ring.start_lease(&lease, ends_at);
+                shared.look_by(ends_at);
+            }
+            bytes += ring.cell(lease.index()).body().len as usize;
+            match self.deliver(lease) {
+                Ok(delivery) => into.push(delivery.into()),
+                // For the next call: what was taken comes first.
+                Err(error) => *self.trouble.borrow_mut() = Some(error),
+            }
         }
-        let bytes = |lease: &Lease| u64::from(ring.cell(lease.index()).body().len);
-        self.lane.add(Received::Messages, leases.len() as u64);
-        self.lane
-            .add(Received::Bytes, leases.iter().map(bytes).sum());
+        self.lane.add(Received::Bytes, bytes as u64);
+        bytes
     }
 
     #[cold]
@@ -380,6 +378,7 @@ impl LevelReceiver {
     #[cold]
     fn bury_damaged(&self, lease: &Lease, reason: String) -> RecvPortError {
         events::damaged(&self.shared, lease.index(), &reason);
+        self.level.ring.make_single(lease);
         self.level.ring.keep_reason(lease, shorten_reason(&reason));
         let settled = self.level.ring.settle(lease, Settlement::Bury);
         let _ = self.settled(settled, Received::Buried);
@@ -412,6 +411,7 @@ impl LevelReceiver {
         if !self.shared.attachment.is_ours() {
             return Err(self.not_ours());
         }
+        ring.make_single(lease);
         // Read while it is ours.
         let message = ring.cell(lease.index()).envelope().id;
         let attempts = ring.attempts(lease);
@@ -545,23 +545,126 @@ impl Drop for LevelReceiver {
     }
 }
 
-/// Cells that were freed one after the other by the acks of a batch, and are counted and told of together.
+/// The acks of a batch. A run that was taken together is freed together. Freed cells are counted
+/// and announced together.
 #[derive(Debug, Default)]
-pub(crate) struct Freed<'a> {
+pub(crate) struct Acks<'a> {
     by: Option<&'a LevelReceiver>,
+    /// The number of freed cells that are not announced yet.
     cells: u64,
+    run: Option<OpenRun>,
+    /// Each failure with the index of its delivery.
+    failures: Vec<(usize, SettleError)>,
 }
 
-impl<'a> Freed<'a> {
+/// A run of which the last message was not added yet.
+#[derive(Debug)]
+struct OpenRun {
+    /// The lease of its first message.
+    first: Lease,
+    /// The index of its first message in the batch.
+    index: usize,
+    /// The number of its messages that were added.
+    count: u32,
+}
+
+impl OpenRun {
+    /// Whether a lease is that of the next message of the run.
     #[inline(always)]
-    fn add(&mut self, by: &'a LevelReceiver) {
+    fn goes_on_with(&self, lease: &Lease, index: usize) -> bool {
+        let (offset, len) = lease.in_run();
+        self.count == offset
+            && self.first.index() + offset == lease.index()
+            && self.first.in_run().1 == len
+            && self.index + offset as usize == index
+    }
+}
+
+impl<'a> Acks<'a> {
+    /// Adds delivery number `index` of the batch. The caller forgets it.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, index: usize, delivery: &ShmDelivery<'a>) {
+        let (by, lease) = (delivery.receiver, delivery.payload.lease());
         if !self.by.is_some_and(|before| ptr::eq(before, by)) {
+            self.end_of_run();
             self.tell();
             self.by = Some(by);
         }
-        self.cells += 1;
-        // A sender that waits for room is not to wait for a long batch.
-        if self.cells == TOGETHER as u64 {
+        let (offset, len) = lease.in_run();
+        match &mut self.run {
+            Some(run) if run.goes_on_with(lease, index) => run.count += 1,
+            _ => {
+                self.end_of_run();
+                if len == 1 || offset > 0 {
+                    return self.ack(by, lease, index);
+                }
+                self.run = Some(OpenRun {
+                    first: lease.hand_over(),
+                    index,
+                    count: 1,
+                });
+            }
+        }
+        if offset + 1 == len
+            && let Some(run) = self.run.take()
+        {
+            self.ack_run(by, &run, len);
+        }
+    }
+
+    #[inline(always)]
+    fn ack_run(&mut self, by: &'a LevelReceiver, run: &OpenRun, len: u32) {
+        let is_ours = by.shared.attachment.is_ours();
+        if is_ours && by.level.ring.ack_run(&run.first) == Settled::Freed {
+            self.freed(len);
+            return;
+        }
+        // Each one has its own error.
+        self.ack_singly(by, run);
+    }
+
+    /// Acks the messages of an incomplete run one by one.
+    #[inline(always)]
+    fn end_of_run(&mut self) {
+        if let (Some(run), Some(by)) = (self.run.take(), self.by) {
+            self.ack_singly(by, &run);
+        }
+    }
+
+    #[cold]
+    fn ack_singly(&mut self, by: &'a LevelReceiver, run: &OpenRun) {
+        for offset in 0..run.count {
+            let lease = run.first.other_of_run(offset);
+            self.ack(by, &lease, run.index + offset as usize);
+        }
+    }
+
+    #[inline(always)]
+    fn ack(&mut self, by: &'a LevelReceiver, lease: &Lease, index: usize) {
+        if !by.shared.attachment.is_ours() {
+            return self.failed(by, lease, index, by.not_ours());
+        }
+        match by.level.ring.ack(lease) {
+            Settled::Freed => self.freed(1),
+            other => {
+                if let Err(failure) = by.settled(other, Received::Acked) {
+                    self.failed(by, lease, index, failure);
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn failed(&mut self, by: &LevelReceiver, lease: &Lease, index: usize, failure: SettleFailure) {
+        let message = by.level.ring.cell(lease.index()).envelope().id;
+        self.failures.push((index, failure.of(by.queue(), message)));
+    }
+
+    #[inline(always)]
+    fn freed(&mut self, cells: u32) {
+        self.cells += u64::from(cells);
+        // A sender that waits for room does not wait for a long batch.
+        if self.cells >= TOGETHER as u64 {
             self.tell();
         }
     }
@@ -576,29 +679,20 @@ impl<'a> Freed<'a> {
             self.cells = 0;
         }
     }
-}
 
-impl Drop for Freed<'_> {
-    fn drop(&mut self) {
+    /// Acks the rest. Returns each failure with the index of its delivery.
+    #[inline(always)]
+    pub(crate) fn end(mut self) -> Vec<(usize, SettleError)> {
+        self.end_of_run();
         self.tell();
+        mem::take(&mut self.failures)
     }
 }
 
-impl<'a> ShmDelivery<'a> {
-    /// Acks, for once, and never dropped after. What it frees is yet to be told.
-    #[inline(always)]
-    pub(crate) fn ack_in(&self, freed: &mut Freed<'a>) -> Result<(), SettleFailure> {
-        let (receiver, lease) = (self.receiver, self.payload.lease());
-        if !receiver.shared.attachment.is_ours() {
-            return Err(receiver.not_ours());
-        }
-        match receiver.level.ring.ack(lease) {
-            Settled::Freed => {
-                freed.add(receiver);
-                Ok(())
-            }
-            other => receiver.settled(other, Received::Acked),
-        }
+impl Drop for Acks<'_> {
+    fn drop(&mut self) {
+        self.end_of_run();
+        self.tell();
     }
 }
 
@@ -673,6 +767,8 @@ impl ShmDelivery<'_> {
 
     /// Takes the right to read and to settle along, to any thread.
     fn into_owned(self) -> OwnedShmDelivery {
+        // Only this thread has all of those that were taken together.
+        self.receiver.level.ring.make_single(self.payload.lease());
         let payload = self.payload.hand_over(&self.receiver.level.payloads);
         let receiver = self.receiver.another();
         // Its drop would settle.

@@ -58,6 +58,11 @@ impl<M: Memory> Ring<M> {
                 if !still_departed() {
                     return Err(changed);
                 }
+                if state.len() > 1 {
+                    // Failed: another one did, or it was moved on.
+                    self.part_for_the_dead(index, word);
+                    continue;
+                }
                 let Some(next) = self.without(seat, word, cell) else {
                     continue;
                 };
@@ -107,7 +112,7 @@ impl<M: Memory> Ring<M> {
                 zombie: state.zombie.filter(|zombie| *zombie != seat),
                 ..state
             },
-            CellKind::Free | CellKind::Damaged => State::free(state.lap.next()),
+            CellKind::Free | CellKind::Inside => State::free(state.lap.next()),
         })
     }
 

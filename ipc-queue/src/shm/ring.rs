@@ -26,6 +26,7 @@
 mod batches;
 mod looking;
 mod receiving;
+mod runs;
 mod sending;
 mod settling;
 
@@ -39,7 +40,9 @@ use super::cell::{Cell, Tally};
 use super::memory::{Memory, RingWord, Word};
 use super::word::{CellKind, Lap, Position, State};
 
-pub use batches::{Few, SMALL_BYTES, TOGETHER};
+pub use batches::{Few, TOGETHER};
+pub(in crate::shm) use runs::seen_in;
+pub use runs::{Run, RunPublication, Taken};
 
 /// The ring, on some memory.
 #[derive(Debug)]
@@ -93,6 +96,9 @@ impl Limits {
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub struct Cursor {
     position: Position,
+    /// Whether this handle found out by itself that something begins at `position`. Else a hint
+    /// said so.
+    is_known: bool,
     /// Where this handle claimed or published last. What it sends next must not come before that.
     last: Option<Position>,
     /// The `Stray` or `Spare` count that this handle has dealt with.
@@ -106,6 +112,23 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Where this handle knows that something begins.
+    #[inline(always)]
+    fn trusted(&self) -> Position {
+        if self.is_known {
+            self.position
+        } else {
+            Position::NOWHERE
+        }
+    }
+
+    /// Goes to where something begins.
+    #[inline(always)]
+    fn go_to(&mut self, position: Position) {
+        self.position = position;
+        self.is_known = true;
+    }
+
     /// The lap, from `lap` on, at which cell `index` comes after whatever this handle claimed before.
     #[inline(always)]
     fn lap_in_order(&self, index: u32, lap: Lap) -> Lap {
@@ -173,6 +196,10 @@ struct Place(NonZeroU64);
 
 impl Place {
     const OUT_OF_TURN: u64 = 1 << 32;
+    /// Of a lease that was taken with others: its number, and the number of the others.
+    const OFFSET_SHIFT: u32 = 33;
+    const MORE_SHIFT: u32 = 40;
+    const SHORT_MASK: u64 = (1 << 7) - 1;
 
     #[inline(always)]
     fn in_turn(index: u32) -> Self {
@@ -182,6 +209,23 @@ impl Place {
     #[inline(always)]
     fn out_of_turn(index: u32) -> Self {
         Self(Self::in_turn(index).0 | Self::OUT_OF_TURN)
+    }
+
+    /// The same, as number `offset` of a run of `len` cells.
+    #[inline(always)]
+    fn of_run(self, offset: u32, len: u32) -> Self {
+        let more = u64::from(len) - 1;
+        Self(self.0 | u64::from(offset) << Self::OFFSET_SHIFT | more << Self::MORE_SHIFT)
+    }
+
+    #[inline(always)]
+    fn offset(self) -> u32 {
+        (self.0.get() >> Self::OFFSET_SHIFT & Self::SHORT_MASK) as u32
+    }
+
+    #[inline(always)]
+    fn run_len(self) -> u32 {
+        (self.0.get() >> Self::MORE_SHIFT & Self::SHORT_MASK) as u32 + 1
     }
 
     #[inline(always)]
@@ -217,6 +261,21 @@ impl Lease {
     #[inline(always)]
     pub fn index(&self) -> u32 {
         self.place.index()
+    }
+
+    /// The lease of message `offset` of those that were taken together.
+    pub(super) fn other_of_run(&self, offset: u32) -> Self {
+        let (own, len) = self.in_run();
+        Self {
+            place: Place::in_turn(self.index() - own + offset).of_run(offset, len),
+            word: self.word,
+        }
+    }
+
+    /// Which of the messages this is that were taken together, and how many those are.
+    #[inline(always)]
+    pub fn in_run(&self) -> (u32, u32) {
+        (self.place.offset(), self.place.run_len())
     }
 
     /// The lap at which the message was taken. Each delivery takes its cell at least one lap further.
@@ -361,6 +420,7 @@ impl<M: Memory> Ring<M> {
         };
         Cursor {
             position: Position::from_word(self.load_hint(hint), self.cells()),
+            is_known: false,
             last: None,
             dealt_with: self.load_hint(strays).wrapping_sub(1),
             run: 0,
@@ -393,14 +453,20 @@ impl<M: Memory> Ring<M> {
 
     #[inline(always)]
     fn advance(&self, which: RingWord, cursor: &mut Cursor, to: Position) {
-        cursor.position = to;
+        cursor.go_to(to);
         self.memory.ring_word(which).store(to.to_word(), Relaxed);
     }
 
     /// The cell that is used `AHEAD` operations after the one at this position.
     #[inline(always)]
     fn ahead(&self, at: Position) -> u32 {
-        let index = at.index() + AHEAD;
+        self.behind(at.index(), AHEAD)
+    }
+
+    /// The cell `count` cells after another.
+    #[inline(always)]
+    fn behind(&self, index: u32, count: u32) -> u32 {
+        let index = index + count;
         index.checked_sub(self.cells()).unwrap_or(index)
     }
 
@@ -410,17 +476,17 @@ impl<M: Memory> Ring<M> {
     #[cold]
     fn refind(&self, which: RingWord) -> Position {
         let position = |index: u32| {
-            let state = State::from_word(self.cell(index).state().load(SeqCst));
+            let state = self.begins_at(index)?;
             let lap = match (which, state.kind) {
                 (RingWord::Tail | RingWord::Spare, CellKind::Ready | CellKind::Writing) => {
                     state.lap.next()
                 }
                 _ => state.lap,
             };
-            Position::new(lap, index)
+            Some(Position::new(lap, index))
         };
         let first = (0..self.cells())
-            .map(position)
+            .filter_map(position)
             .min_by(|one, other| one.compare(*other))
             .unwrap_or_default();
         self.memory.ring_word(which).store(first.to_word(), Relaxed);

@@ -5,6 +5,7 @@ mod loans;
 mod restoring;
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,12 @@ pub(crate) struct LevelSender {
     step: u64,
     /// The chunk used last.
     last_chunk: Cell<u32>,
+    /// The chunk that is tried first, and how many in a row were found elsewhere.
+    ///
+    /// With few messages under way it is free again each time, and in the cache. With more of them
+    /// the chunks behind it follow, until it is free: so no more memory is used than is needed.
+    home_chunk: Cell<u32>,
+    away: Cell<u32>,
     /// Payloads up to this size need no chunk.
     most_inline: usize,
 }
@@ -106,6 +113,8 @@ impl LevelSender {
             sequence: Cell::new(number as u64),
             step: shared.contents.levels.len() as u64,
             last_chunk: Cell::new(0),
+            home_chunk: Cell::new(0),
+            away: Cell::new(0),
             number: number as u32,
             most_inline: (level.payloads.geometry().inline_bytes)
                 .min(most_bytes(&shared.contents.settings)),
@@ -481,13 +490,30 @@ impl LevelSender {
         let classes = &self.level.payloads.geometry().classes;
         for class in classes.iter().filter(|class| class.chunk_bytes >= len) {
             for chunks in class.warm_and_cold() {
-                let found = self.level.ring.find_chunk(chunks, self.last_chunk.get());
-                if found.is_some() {
-                    return found;
+                if let Some(found) = self.find_chunk(chunks) {
+                    return Some(found);
                 }
             }
         }
         None
+    }
+
+    /// A free one of these chunks: the one tried first, or one behind the one used last.
+    fn find_chunk(&self, chunks: Range<u32>) -> Option<Candidate> {
+        let (ring, home) = (&self.level.ring, self.home_chunk.get());
+        if chunks.contains(&home)
+            && let Some(found) = ring.free_chunk(home)
+        {
+            self.away.set(0);
+            return Some(found);
+        }
+        let found = ring.find_chunk(chunks, self.last_chunk.get() + 1)?;
+        let away = self.away.get() + 1;
+        self.away.set(away % MOST_AWAY);
+        if away == MOST_AWAY {
+            self.home_chunk.set(found.chunk);
+        }
+        Some(found)
     }
 
     /// As [`free_chunk`](Self::free_chunk), or one of those that only payloads with headers use.
@@ -733,6 +759,9 @@ impl LevelSender {
         self.shared.usable().map_or_else(gone, damaged)
     }
 }
+
+/// After how many messages another chunk is tried first: that one may be held for long.
+const MOST_AWAY: u32 = 256;
 
 pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)

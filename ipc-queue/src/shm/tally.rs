@@ -12,7 +12,7 @@ use ipc_shm::{CACHE_LINE_BYTES, Member, OutOfBounds, Participants, Segment, View
 
 use super::contents::Contents;
 use super::geometry::LANES;
-use super::word::{CellKind, State};
+use super::word::CellKind;
 use super::{CLOSED, PAUSED};
 use crate::stats::QueueStats;
 
@@ -152,10 +152,10 @@ impl Contents {
         };
         let cells = self
             .rings()
-            .flat_map(|ring| (0..ring.cells()).map(|index| ring.cell(index)));
-        for cell in cells {
-            match State::from_word(cell.state().load(Ordering::SeqCst)).kind {
-                CellKind::Free | CellKind::Damaged => {}
+            .flat_map(|ring| (0..ring.cells()).map(|index| ring.seen(index)));
+        for state in cells {
+            match state.kind {
+                CellKind::Free | CellKind::Inside => {}
                 CellKind::Writing => stats.writing += 1,
                 CellKind::Ready => stats.ready += 1,
                 CellKind::Leased => stats.leased += 1,

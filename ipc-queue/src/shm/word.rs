@@ -27,8 +27,32 @@
 //! | any with `zombie=me` | the same without | the zombie, or anybody once it is dead | it let go; `QUARANTINED` becomes `FREE` |
 //! | `LEASED DELAYED DEAD QUARANTINED lap` | the same, `lap+1` | a sender | it steps over |
 //!
+//! # Runs
+//!
+//! Some words govern `more` cells behind their own: those of `FREE`, of `WRITING`, of `READY` before
+//! the first delivery, and of `LEASED` in the first delivery. Together they are a run of `n` cells,
+//! written `xn`. Where the table above has no length, it is 1. The words inside a run say what the
+//! rest of it is from there on. Once no cell before it governs it, `INSIDE(READY) xn` means
+//! `READY xn`, and `INSIDE(FREE) xn` means `FREE xn`. See `ring/runs.rs`.
+//!
+//! | from | to | by | when |
+//! |---|---|---|---|
+//! | `FREE xn lap` | `WRITING(me) xm lap`, m ≤ n | a sender | it claims the first cells of a run of room |
+//! | `WRITING(me) xn` | `WRITING(me) xm`, m > n | that sender | it claimed the cells behind, too |
+//! | inside `WRITING(me)` | `INSIDE(READY)` | that sender, by a store | it filled the cell |
+//! | `WRITING(me) xn lap` | `READY xn lap` | that sender | it publishes all |
+//! | `READY xn lap` | `LEASED(me) xm`, attempt 1, lap+1, m ≤ n | a receiver | it takes the first messages of a run |
+//! | inside `LEASED(me)` | `INSIDE(FREE)` | that receiver, by a store | it is about to ack all |
+//! | `LEASED(me) xn` | `FREE xn` | that receiver | it acks all |
+//! | `WRITING xn lap` | `WRITING xn lap+1`, one step more | a receiver | it steps over all |
+//! | `LEASED xn lap` | `LEASED xn lap+1` | a sender | it steps over all |
+//! | inside `WRITING(x)`, `LEASED(x)` | `WRITING(x)`, `LEASED(x)`, of the run's lap | x, by a store; anybody once it is dead | each is to be a cell by itself, the last first |
+//! | `WRITING(x) xn`, `LEASED(x) xn` | the same, x1 | x, or anybody once it is dead | each cell behind it is one by itself |
+//! | `FREE xn`, `READY xn` | the same, x1 | anybody | it parts the first cell from the others |
+//!
 //! Laps only grow, and a cell is claimed at most once a lap, so a word never comes back: a
-//! compare-and-swap that succeeds acted on the very state that was read.
+//! compare-and-swap that succeeds acted on the very state that was read. Only inside a run a word
+//! may come back, when the sender gives the run up. No other process swaps words there.
 //!
 //! # Requeueing
 //!
@@ -57,7 +81,7 @@ use std::cmp::Ordering;
 use std::num::NonZeroU16;
 
 /// What a cell holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum CellKind {
     /// Nothing.
@@ -74,8 +98,8 @@ pub enum CellKind {
     Dead = 5,
     /// A settled message whose memory a former holder may still be reading.
     Quarantined = 6,
-    /// No kind that anybody writes: the memory was damaged.
-    Damaged = 7,
+    /// Not the first cell of its run: [`State::inside`] says which. Anything else is damage.
+    Inside = 7,
 }
 
 impl CellKind {
@@ -87,7 +111,7 @@ impl CellKind {
         Self::Delayed,
         Self::Dead,
         Self::Quarantined,
-        Self::Damaged,
+        Self::Inside,
     ];
 }
 
@@ -165,6 +189,8 @@ pub struct Position(u64);
 
 impl Position {
     const INDEX_BITS: u32 = 21;
+    /// No position.
+    pub const NOWHERE: Self = Self(u64::MAX);
     const INDEX_MASK: u64 = (1 << Self::INDEX_BITS) - 1;
     const BITS: u32 = Self::INDEX_BITS + 35;
 
@@ -187,6 +213,18 @@ impl Position {
     #[must_use]
     pub const fn index(self) -> u32 {
         (self.0 & Self::INDEX_MASK) as u32
+    }
+
+    /// The position `len` cells after this one, in a ring of `cells` cells. Runs end with the
+    /// ring: what would lie beyond its end begins the next lap.
+    #[inline(always)]
+    #[must_use]
+    pub const fn after(self, len: u32, cells: u32) -> Self {
+        if self.index() + len < cells {
+            Self(self.0 + len as u64)
+        } else {
+            Self::new(self.lap().next(), 0)
+        }
     }
 
     /// The position after this one, in a ring of `cells` cells.
@@ -241,9 +279,25 @@ pub struct State {
     pub owner: Option<Seat>,
     /// Who lost its lease and may still be reading.
     pub zombie: Option<Seat>,
+    /// The number of further cells that this word governs; 0: only its own.
+    pub more: u16,
     /// The lap that the cell stands for.
     pub lap: Lap,
 }
+
+/// What the rest of a run is that begins at a cell inside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Inside {
+    /// Messages, once what is before them was taken.
+    Ready = READY_INSIDE,
+    /// Room, once what is before it was claimed.
+    Free = FREE_INSIDE,
+}
+
+/// In the place of an attempt. Damage of a few bits makes neither.
+const READY_INSIDE: u8 = 0x5a;
+const FREE_INSIDE: u8 = 0xa5;
 
 const SEAT_MASK: u64 = (1 << 9) - 1;
 const ZOMBIE_SHIFT: u32 = 35;
@@ -261,6 +315,7 @@ impl State {
             attempt: 0,
             owner: None,
             zombie: None,
+            more: 0,
             lap,
         }
     }
@@ -269,11 +324,26 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub fn from_word(word: u64) -> Self {
+        let kind = CellKind::ALL[(word >> KIND_SHIFT) as usize];
+        let attempt = (word >> ATTEMPT_SHIFT) as u8;
+        // Such states have no zombie.
+        let is_of_run = match kind {
+            CellKind::Free | CellKind::Writing | CellKind::Inside => true,
+            CellKind::Ready => attempt == 0,
+            CellKind::Leased => attempt == 1,
+            CellKind::Delayed | CellKind::Dead | CellKind::Quarantined => false,
+        };
+        let bits = word >> ZOMBIE_SHIFT;
         Self {
-            kind: CellKind::ALL[(word >> KIND_SHIFT) as usize],
-            attempt: (word >> ATTEMPT_SHIFT) as u8,
+            kind,
+            attempt,
             owner: Seat::from_bits(word >> OWNER_SHIFT),
-            zombie: Seat::from_bits(word >> ZOMBIE_SHIFT),
+            zombie: Seat::from_bits(bits).filter(|_| !is_of_run),
+            more: if is_of_run {
+                (bits & SEAT_MASK) as u16
+            } else {
+                0
+            },
             lap: Lap::new(word),
         }
     }
@@ -285,8 +355,69 @@ impl State {
         (self.kind as u64) << KIND_SHIFT
             | u64::from(self.attempt) << ATTEMPT_SHIFT
             | seat_bits(self.owner) << OWNER_SHIFT
-            | seat_bits(self.zombie) << ZOMBIE_SHIFT
+            | (seat_bits(self.zombie) | u64::from(self.more)) << ZOMBIE_SHIFT
             | self.lap.0
+    }
+
+    /// The number of cells that this word governs, its own included.
+    #[inline(always)]
+    #[must_use]
+    pub fn len(self) -> u32 {
+        u32::from(self.more) + 1
+    }
+
+    /// The same word, governing `len` cells.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_len(self, len: u32) -> Self {
+        // In range: runs are short.
+        let more = (len - 1) as u16;
+        Self { more, ..self }
+    }
+
+    /// A cell inside a run, of which `rest` cells are left from here on.
+    #[inline(always)]
+    #[must_use]
+    pub fn inside_of(inside: Inside, rest: u32, lap: Lap) -> Self {
+        Self {
+            kind: CellKind::Inside,
+            attempt: inside as u8,
+            ..Self::free(lap).of_len(rest)
+        }
+    }
+
+    /// What a cell inside a run is once no cell before it governs it. `None`: it is not inside
+    /// a run, or damaged.
+    #[inline]
+    #[must_use]
+    pub fn inside(self) -> Option<Inside> {
+        if self.kind != CellKind::Inside || self.owner.is_some() {
+            return None;
+        }
+        match self.attempt {
+            READY_INSIDE => Some(Inside::Ready),
+            FREE_INSIDE => Some(Inside::Free),
+            _ => None,
+        }
+    }
+
+    /// What this word means if no cell before it governs it.
+    #[inline(always)]
+    #[must_use]
+    pub fn alone(self) -> Self {
+        match self.inside() {
+            None => self,
+            Some(Inside::Free) => Self {
+                kind: CellKind::Free,
+                attempt: 0,
+                ..self
+            },
+            Some(Inside::Ready) => Self {
+                kind: CellKind::Ready,
+                attempt: 0,
+                ..self
+            },
+        }
     }
 
     /// Whether the message names this seat, as its owner or as a zombie.
@@ -314,6 +445,7 @@ impl State {
             attempt: 0,
             owner: Some(seat),
             zombie: None,
+            more: self.more,
             lap: self.lap,
         }
     }
@@ -353,6 +485,7 @@ impl State {
             attempt: attempt_after(self.attempt),
             owner: Some(seat),
             zombie: self.zombie,
+            more: self.more,
             lap: self.lap.next(),
         }
     }
@@ -390,6 +523,15 @@ impl State {
             None => Self::free(self.lap),
             Some(_) => self.released_as(CellKind::Quarantined),
         }
+    }
+
+    /// The word of a free cell after the message with this leased word was acked. `None`: there is a
+    /// zombie, or the lease is of several messages.
+    #[inline(always)]
+    #[must_use]
+    pub fn freed_from(leased: u64) -> Option<u64> {
+        let alone = leased >> ZOMBIE_SHIFT & SEAT_MASK == 0;
+        alone.then(|| Self::free(Lap::new(leased)).to_word())
     }
 
     /// After one of `seat`'s zombie marks was taken away. `None` if it has none here.

@@ -56,6 +56,8 @@ pub enum With {
     Messages,
     /// With priorities and keys, and messages that use them.
     Everything,
+    /// A run of messages, and one of room.
+    Runs,
 }
 
 fn settings(with: With) -> QueueSettings {
@@ -117,6 +119,19 @@ impl Image {
         let namespace = Namespace::in_folder(folder.path().join("root"), "image").unwrap();
         let queue = open(&namespace, OpenMode::Create, with).unwrap();
         let (sender, receiver) = (queue.sender(), queue.receiver());
+        if with == With::Runs {
+            let send_run = |count| {
+                let payloads = vec![&[0x5a; 10][..]; count];
+                sender.send_batch(&payloads, Kind::Data, Wait::No).unwrap();
+            };
+            send_run(3);
+            let bytes = ByteQueue::over(Arc::new(queue.clone()));
+            let bytes = bytes.receiver();
+            bytes.recv_batch(3, Wait::No).unwrap().ack().unwrap();
+            send_run(4);
+            drop((sender, receiver, bytes));
+            return Self::ending((folder, namespace), queue);
+        }
         let send = |len: usize| {
             let mut loan = sender.loan(len, Kind::Data, Wait::No).unwrap();
             loan.fill(0x5a);
@@ -143,7 +158,13 @@ impl Image {
         if with == With::Everything {
             send_with_everything(&*sender).unwrap();
         }
-        drop((sender, receiver, queue));
+        drop((sender, receiver));
+        Self::ending((folder, namespace), queue)
+    }
+
+    fn ending(place: (tempfile::TempDir, Namespace), queue: ShmQueue) -> Self {
+        let (folder, namespace) = place;
+        drop(queue);
         let bytes = fs::read(path(&namespace)).unwrap();
         assert!(ShmQueue::remove(&namespace, &name()).unwrap());
         Self {

@@ -69,7 +69,12 @@ fn operation(name: &str) -> Result<Box<dyn Operation>> {
         // differs between processors.
         "chunked" => Box::new(bytes(options.max_message_bytes(4096), 2 * SMALL)?),
         "loaned" => Box::new(Loaned(bytes(options, SMALL)?)),
-        "batch" => Box::new(Batched(bytes(options, SMALL)?)),
+        "batch" => Box::new(Batched::by(Ack::Each, bytes(options, SMALL)?)),
+        "batch-acked" => Box::new(Batched::by(Ack::Whole, bytes(options, SMALL)?)),
+        "chunked-batch" => {
+            let queue = bytes(options.max_message_bytes(4096), 2 * SMALL)?;
+            Box::new(Batched::by(Ack::Whole, queue))
+        }
         "typed" => Box::new(Typed::open(&options)?),
         _ => bail!("no operation {name}"),
     })
@@ -128,23 +133,48 @@ impl Operation for Loaned {
     }
 }
 
-/// Sends many messages in one call.
-struct Batched(Bytes);
+/// Sends and receives many messages in one call.
+struct Batched {
+    queue: Bytes,
+    ack: Ack,
+}
+
+/// How the messages of a batch are acknowledged.
+enum Ack {
+    Each,
+    Whole,
+}
+
+impl Batched {
+    fn by(ack: Ack, queue: Bytes) -> Self {
+        Self { queue, ack }
+    }
+}
 
 impl Operation for Batched {
     fn send(&self) -> Result<()> {
-        let batch = [&self.0.payload[..]; BATCH];
+        let batch = [&self.queue.payload[..]; BATCH];
         for _ in 0..ROUND / BATCH {
-            self.0.sender.send_batch(&batch)?;
+            self.queue.sender.send_batch(&batch)?;
         }
         Ok(())
     }
 
     fn receive(&self) -> Result<()> {
         for _ in 0..ROUND / BATCH {
-            for delivery in self.0.receiver.recv_batch(BATCH, Wait::Forever)? {
-                ensure!(delivery.payload()[0] == 7, "what was sent");
-                delivery.ack()?;
+            let mut batch = self.queue.receiver.recv_batch(BATCH, Wait::Forever)?;
+            match self.ack {
+                Ack::Each => {
+                    for delivery in batch {
+                        ensure!(delivery.payload()[0] == 7, "what was sent");
+                        delivery.ack()?;
+                    }
+                }
+                Ack::Whole => {
+                    let as_sent = batch.iter().all(|delivery| delivery.payload()[0] == 7);
+                    ensure!(as_sent, "what was sent");
+                    batch.ack()?;
+                }
             }
         }
         Ok(())

@@ -1,9 +1,10 @@
 //! `cargo xtask torture`: kills, stops and continues senders and receivers at random, then checks
 //! the accounts.
 //!
-//! The messages have all priorities, delays, expiries and keys, alone and in batches. Dropping the
-//! oldest and purging are left out, because the accounts would miss the dropped messages. The sweep
-//! covers these.
+//! The messages have delays, expiries and keys, alone and in batches. The queue has priorities and
+//! a lease time-out, or neither: only without them are batches also received and acknowledged as
+//! runs. Dropping the oldest and purging are left out, because the accounts would miss the dropped
+//! messages. The sweep covers these.
 //!
 //! Every actor is a process. It keeps a log in a file of its own (`log`), which outlives it. A
 //! sender notes a message when `send` returned `Ok`. A receiver notes what it is about to ack and,
@@ -34,6 +35,7 @@ use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
 use ipc_shm::Namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::Serialize;
 
 use canary::{Canary, Measured};
 use orderly::Orderly;
@@ -61,9 +63,38 @@ pub struct Options {
     #[arg(long, value_name = "X")]
     seed: Option<u64>,
 
+    /// Settings of the queue [default: the seed decides]
+    #[arg(long, value_enum)]
+    settings: Option<Settings>,
+
     /// Print one JSON object on stdout
     #[arg(long)]
     json: bool,
+}
+
+/// The settings of the queue under torture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Settings {
+    /// Priorities, and leases that end by time.
+    Full,
+    /// One priority, and leases without an end: batches are received as runs.
+    Plain,
+}
+
+impl Settings {
+    /// Its name on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Plain => "plain",
+        }
+    }
+
+    /// Returns whether the queue has priorities.
+    pub fn has_priorities(self) -> bool {
+        self == Self::Full
+    }
 }
 
 /// The kinds of actors.
@@ -105,7 +136,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let folder = tempfile::Builder::new()
         .prefix("ipc-torture-")
         .tempdir_in("/dev/shm")?;
-    let mut field = Field::new(folder.path(), options.processes.into())?;
+    let either = [Settings::Full, Settings::Plain][fastrand::usize(..2)];
+    let settings = options.settings.unwrap_or(either);
+    let mut field = Field::new(folder.path(), options.processes.into(), settings)?;
     let canary = Canary::start(&folder.path().join("shm"))?;
     let bar = progress_bar(options);
     let started = Instant::now();
@@ -127,6 +160,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 /// The queue, the actors, and what happened to them.
 struct Field {
     folder: PathBuf,
+    settings: Settings,
     namespace: Namespace,
     queue: ShmQueue,
     orderly: Orderly,
@@ -145,12 +179,13 @@ struct Actor {
 }
 
 impl Field {
-    fn new(folder: &Path, processes: usize) -> Result<Self> {
+    fn new(folder: &Path, processes: usize, settings: Settings) -> Result<Self> {
         let namespace = Namespace::in_folder(folder.join("shm"), QUEUE)?;
-        let queue = open_queue(&namespace, OpenMode::Create)?;
+        let queue = open_queue(&namespace, OpenMode::Create, settings)?;
         let orderly = Orderly::start(&namespace)?;
         let mut field = Self {
             folder: folder.to_owned(),
+            settings,
             namespace,
             queue,
             orderly,
@@ -180,6 +215,7 @@ impl Field {
             .arg("torture-actor")
             .arg(role.name())
             .args(["--seed", &fastrand::u64(..).to_string()])
+            .args(["--settings", self.settings.name()])
             .arg("--folder")
             .arg(self.folder.join("shm"))
             .arg("--log")
@@ -299,7 +335,7 @@ impl Field {
         let came = self.orderly.finish()?;
         let mut verdict = Verdict::reach(&self.folder, &self.queue, self.dead, &came)?;
         verdict.add_trouble(
-            seed,
+            (seed, self.settings),
             self.kills,
             self.stops,
             self.hung + canary.hung,
@@ -317,7 +353,7 @@ fn queue_name() -> Name {
 }
 
 /// Small, so that it is often full and often empty; every path of payloads is used.
-fn open_queue(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
+fn open_queue(namespace: &Namespace, mode: OpenMode, settings: Settings) -> Result<ShmQueue> {
     let request = OpenRequest {
         mode,
         settings: QueueSettings {
@@ -328,9 +364,9 @@ fn open_queue(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {
             attempt_limit: 50,
             crash_limit: 50,
             backoff: ipc_queue::Backoff::None,
-            lease: Some(LEASE),
+            lease: (settings == Settings::Full).then_some(LEASE),
             max_participants: 64,
-            priorities: true,
+            priorities: settings.has_priorities(),
             dedup_window: Some(WINDOW),
             dedup_keys: 4096,
             ..QueueSettings::default()

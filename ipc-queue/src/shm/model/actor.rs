@@ -3,13 +3,15 @@
 use std::sync::atomic::Ordering::{Acquire, SeqCst};
 use std::time::Duration;
 
-use ipc_proto::Kind;
+use ipc_proto::{Kind, MessageId, SenderId, Timestamp};
 
 use super::ledger::Ledger;
 use super::world::{ModelMemory, Place, World, obey};
 use crate::shm::due::Due;
 use crate::shm::memory::{Memory, RingWord, Word};
-use crate::shm::ring::{Claim, Cursor, Lease, Publication, Ring, Settled, Settlement};
+use crate::shm::ring::{
+    Claim, Cursor, Lease, Publication, Ring, Run, RunPublication, Settled, Settlement,
+};
 use crate::shm::word::{CellKind, Seat, State};
 
 /// One operation.
@@ -17,9 +19,10 @@ use crate::shm::word::{CellKind, Seat, State};
 pub enum Do {
     /// Claims a cell for this message, with a chunk if the scenario has chunks. No room: skips to the next.
     Claim(u8),
-    /// Claims cells for these two together, as far as they are free in FIFO order: to be published one after the other.
-    ClaimBoth(u8, u8),
-    /// Publishes what was claimed, at the end if it was stepped over.
+    /// Claims cells for these together, as far as they are free in FIFO order.
+    ClaimRun(&'static [u8]),
+    /// Publishes what was claimed, at the end if it was stepped over. Of a run that was stepped over
+    /// only the first message: the others take one `Publish` each.
     Publish,
     /// Publishes what was claimed as a message that is put off to this time.
     PublishAt(u64),
@@ -27,8 +30,10 @@ pub enum Do {
     Abandon,
     /// Takes a message, starts its lease if the scenario has leases.
     Take,
-    /// Takes two messages together, as far as they are ready in FIFO order. Without leases.
-    TakeBoth,
+    /// Takes so many messages together, as far as they are ready in FIFO order. Without leases.
+    TakeRun(usize),
+    /// Acks all messages that were taken, as one run if they are one.
+    AckRun,
     /// Settles the message taken first.
     Ack,
     Nack,
@@ -54,6 +59,10 @@ pub enum Do {
     Purge,
     /// Requeues a dead letter, if there is one.
     Requeue,
+    /// Revokes the lease of this message, if it is held.
+    Revoke(u8),
+    /// Drops this message, if it waits.
+    DropMessage(u8),
 }
 
 /// What all actors of a scenario do the same way.
@@ -63,6 +72,8 @@ pub struct Rules {
     pub lease_ms: Option<u64>,
     /// Whether the queue is closed at some time.
     pub closing: bool,
+    /// Whether messages are picked by their ids, so that cells have to name them.
+    pub picking: bool,
 }
 
 impl Rules {
@@ -112,8 +123,10 @@ pub struct Actor {
     /// Where `writing` is being moved to.
     target: Option<Writing>,
     reading: Vec<Reading>,
-    /// What is published next, of a batch.
-    behind: Option<Writing>,
+    /// What is published together.
+    run: Option<(Run, &'static [u8])>,
+    /// What is published next, of a run that was stepped over.
+    behind: Vec<Writing>,
     /// Whether a message of the batch moved to the end, so that those behind it must, too.
     moved: bool,
 }
@@ -152,7 +165,7 @@ impl Actor {
     }
 
     pub fn holds_something(&self) -> bool {
-        self.writing.is_some() || !self.reading.is_empty()
+        self.writing.is_some() || self.run.is_some() || !self.reading.is_empty()
     }
 
     /// The process does not exist yet.
@@ -182,7 +195,18 @@ impl Actor {
         }
         let begun = begun || self.stage != Stage::Begin;
         let entry = |message: u8| usize::from(message);
-        match (self.next(script), &self.writing, self.reading.first()) {
+        let next = self.next(script);
+        if let (Some(Do::Publish), Some((_, messages)), true) = (next, &self.run, begun) {
+            for message in *messages {
+                ledger.messages[entry(*message)].maybe_there = true;
+            }
+        }
+        if next == Some(Do::AckRun) && begun {
+            for reading in &self.reading {
+                ledger.messages[entry(reading.message)].maybe_gone = true;
+            }
+        }
+        match (next, &self.writing, self.reading.first()) {
             (Some(Do::Publish | Do::PublishAt(_)), Some(writing), _) if begun => {
                 ledger.messages[entry(writing.message)].maybe_there = true;
             }
@@ -206,12 +230,13 @@ impl Actor {
         };
         let finished = match what {
             Do::Claim(message) => self.claim(&turn, message),
-            Do::ClaimBoth(first, second) => self.claim_both(&turn, [first, second]),
+            Do::ClaimRun(messages) => self.claim_run(&turn, messages),
             Do::Publish => self.publish(&turn),
             Do::PublishAt(to) => self.publish_at(&turn, to),
             Do::Abandon => self.abandon(&turn),
             Do::Take => self.take(&turn),
-            Do::TakeBoth => self.take_both(&turn),
+            Do::TakeRun(count) => self.take_run(&turn, count),
+            Do::AckRun => self.ack_run(&turn),
             Do::Ack => self.settle(&turn, |lease| ring.ack(lease)),
             Do::Nack => self.settle(&turn, |lease| ring.settle(lease, Settlement::Nack)),
             Do::Bury => self.settle(&turn, |lease| ring.settle(lease, Settlement::Bury)),
@@ -233,10 +258,12 @@ impl Actor {
             Do::Drop => turn.drop_letters(),
             Do::Purge => {
                 let _ = ring.purge();
-                turn.prepare();
+                turn.notify();
                 true
             }
             Do::Requeue => turn.requeue(),
+            Do::Revoke(message) => turn.revoke(message),
+            Do::DropMessage(message) => turn.drop_message(message),
         };
         if finished {
             self.done += 1;
@@ -279,7 +306,7 @@ impl Actor {
         };
         if turn.rules.closing && turn.is_closed() {
             ring.abandon(claim);
-            turn.prepare();
+            turn.notify();
             return true;
         }
         turn.fill(claim.index(), message);
@@ -290,7 +317,7 @@ impl Actor {
             candidate = ring.find_chunk(0..chunks, 0);
             if candidate.is_none() {
                 ring.abandon(claim);
-                turn.prepare();
+                turn.notify();
                 return true;
             }
         }
@@ -302,20 +329,19 @@ impl Actor {
         true
     }
 
-    /// As `LevelSender::send_together`.
-    fn claim_both(&mut self, turn: &Turn<'_>, messages: [u8; 2]) -> bool {
+    /// As `LevelSender::send_together` and `fill_and_publish`.
+    fn claim_run(&mut self, turn: &Turn<'_>, messages: &'static [u8]) -> bool {
         let (ring, me) = (turn.ring, self.as_seat());
-        let claims = ring.claim_batch(me, Kind::Data, self.tail_cursor(ring), messages.len());
-        let mut places = claims.into_iter().zip(messages).map(|(claim, message)| {
-            turn.fill(claim.index(), message);
-            Writing {
-                claim,
-                message,
-                chunk: None,
-            }
-        });
-        self.writing = places.next();
-        self.behind = places.next();
+        let Some(run) = ring.claim_run(me, self.tail_cursor(ring), messages.len()) else {
+            return true;
+        };
+        let messages = &messages[..run.len()];
+        for (number, message) in messages.iter().enumerate() {
+            ring.begin_in(&run, number, Kind::Data);
+            turn.fill(run.claim(number).index(), *message);
+            ring.end_in(&run, number);
+        }
+        self.run = Some((run, messages));
         true
     }
 
@@ -326,11 +352,14 @@ impl Actor {
     /// As `ShmSender::publish` and `publish_at_end`.
     fn publish(&mut self, turn: &Turn<'_>) -> bool {
         let ring = turn.ring;
+        if let Some((run, messages)) = self.run.clone() {
+            return self.publish_run(turn, run, messages);
+        }
         let Some(old) = self.writing.clone() else {
             return true;
         };
         match self.stage {
-            // As `LevelSender::publish_behind`.
+            // As `LevelSender::publish_all_at_end`.
             Stage::Begin if self.moved => {
                 self.stage = Stage::Relocate;
                 false
@@ -387,6 +416,37 @@ impl Actor {
         }
     }
 
+    fn publish_run(&mut self, turn: &Turn<'_>, run: Run, messages: &'static [u8]) -> bool {
+        let claims = match turn.ring.publish_run(run) {
+            RunPublication::Done => {
+                for message in messages {
+                    turn.world.live(|ledger, _| ledger.accepted(*message));
+                }
+                turn.notify();
+                self.run = None;
+                return true;
+            }
+            RunPublication::SteppedOver(claims) => claims,
+            RunPublication::Lost => {
+                turn.insist(false, "a live sender's run is its own");
+                return true;
+            }
+        };
+        let parted = claims.into_iter().zip(messages);
+        self.behind = parted
+            .map(|(claim, message)| Writing {
+                claim,
+                message: *message,
+                chunk: None,
+            })
+            .collect();
+        self.run = None;
+        self.writing = Some(self.behind.remove(0));
+        self.moved = true;
+        self.stage = Stage::Relocate;
+        false
+    }
+
     /// As `ShmSender::publish_timed`.
     fn publish_at(&mut self, turn: &Turn<'_>, to: u64) -> bool {
         let Some(writing) = self.writing.clone() else {
@@ -407,9 +467,9 @@ impl Actor {
         let done = matches!(how, Publication::Done);
         turn.insist(done, "a live sender's cell is its own");
         turn.world.live(|ledger, _| ledger.accepted(what.message));
-        turn.prepare();
-        self.moved = self.behind.is_some() && (self.moved || self.stage != Stage::Begin);
-        self.writing = self.behind.take();
+        turn.notify();
+        self.moved &= !self.behind.is_empty();
+        self.writing = (!self.behind.is_empty()).then(|| self.behind.remove(0));
         self.target = None;
         true
     }
@@ -417,7 +477,7 @@ impl Actor {
     fn abandon(&mut self, turn: &Turn<'_>) -> bool {
         if let Some(writing) = self.writing.clone() {
             turn.ring.abandon(writing.claim);
-            turn.prepare();
+            turn.notify();
             self.writing = None;
         }
         true
@@ -466,18 +526,60 @@ impl Actor {
     }
 
     /// As `LevelReceiver::take_together`.
-    fn take_both(&mut self, turn: &Turn<'_>) -> bool {
+    fn take_run(&mut self, turn: &Turn<'_>, count: usize) -> bool {
         let (ring, me) = (turn.ring, self.as_seat());
-        let cursor = self.head.get_or_insert_with(|| ring.cursor(RingWord::Head));
         let taken_at = turn.world.ledger.borrow().now;
-        for lease in ring.take_batch(me, cursor, 2) {
-            let message = turn.message_in(lease.index());
-            self.reading.push(Reading {
-                lease,
-                message,
-                taken_at,
-            });
+        let mut left = count;
+        while left > 0 {
+            let cursor = self.head.get_or_insert_with(|| ring.cursor(RingWord::Head));
+            let most = if turn.rules.lease_ms.is_none() {
+                left
+            } else {
+                1
+            };
+            let Some(taken) = ring.take_run(me, cursor, most) else {
+                break;
+            };
+            left -= taken.len();
+            for lease in taken.into_leases() {
+                let message = turn.message_in(lease.index());
+                self.reading.push(Reading {
+                    lease,
+                    message,
+                    taken_at,
+                });
+            }
         }
+        true
+    }
+
+    /// As `Acks`.
+    fn ack_run(&mut self, turn: &Turn<'_>) -> bool {
+        let run = self.reading.first().map(|first| first.lease.in_run());
+        let goes_on = |(number, reading): (usize, &Reading)| {
+            run.is_some_and(|(_, len)| reading.lease.in_run() == (number as u32, len))
+        };
+        let is_run = run.is_some_and(|(_, len)| len as usize == self.reading.len())
+            && self.reading.iter().enumerate().all(goes_on);
+        if !is_run {
+            let first = self.reading.len();
+            self.settle(turn, |lease| turn.ring.ack(lease));
+            return first <= 1;
+        }
+        for reading in &self.reading {
+            turn.stops_reading(reading.lease.index());
+        }
+        let settled = turn.ring.ack_run(&self.reading[0].lease);
+        turn.insist(
+            settled == Settled::Freed,
+            "a living receiver's run is its own",
+        );
+        for reading in std::mem::take(&mut self.reading) {
+            let attempt = reading.lease.attempt();
+            turn.world
+                .live(|ledger, _| ledger.settled(reading.message, attempt, true));
+        }
+        turn.notify();
         true
     }
 
@@ -494,7 +596,7 @@ impl Actor {
             Settled::LeaseLost | Settled::Over => Ok(()),
             _ => ledger.settled(reading.message, lease.attempt(), gone),
         });
-        turn.prepare();
+        turn.notify();
         self.reading.remove(0);
         true
     }
@@ -532,9 +634,9 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    fn prepare(&self) {
+    fn notify(&self) {
         self.world.live(|ledger, _| {
-            ledger.announced(self.id);
+            ledger.notified(self.id);
             Ok(())
         });
     }
@@ -546,6 +648,11 @@ impl Turn<'_> {
     }
 
     fn fill(&self, index: u32, message: u8) {
+        if self.rules.picking {
+            self.ring
+                .cell(index)
+                .set_envelope(id_of(message), Timestamp::default());
+        }
         self.world.live(|ledger, _| {
             ledger.filled(index, message, self.id);
             Ok(())
@@ -583,7 +690,7 @@ impl Turn<'_> {
             Ok(())
         });
         let _ = self.ring.look_at_clock(at(now), self.rules.lease());
-        self.prepare();
+        self.notify();
         true
     }
 
@@ -603,9 +710,9 @@ impl Turn<'_> {
             self.world.live(|ledger, words| {
                 // If the seat was given away meanwhile, then by one who told everybody.
                 if words[slot_at] == member {
-                    ledger.announced_for_seat(seat);
+                    ledger.notified_for_seat(seat);
                 }
-                ledger.announced(self.id);
+                ledger.notified(self.id);
                 Ok(())
             });
             let _ = slot.swap_if(member, member & !3, SeqCst);
@@ -635,7 +742,31 @@ impl Turn<'_> {
             }
             break;
         }
-        self.prepare();
+        self.notify();
+        true
+    }
+
+    /// As `Shared::revoke`.
+    fn revoke(&self, message: u8) -> bool {
+        self.world
+            .live(|ledger, words| ledger.pick_begins(self.id, message, words));
+        let revoked = self.ring.revoke(id_of(message));
+        self.world.live(|ledger, words| {
+            let found = revoked.is_some();
+            ledger.pick_ends(self.id, found, CellKind::Leased, words)
+        });
+        self.notify();
+        true
+    }
+
+    /// As `Shared::drop_message`.
+    fn drop_message(&self, message: u8) -> bool {
+        self.world
+            .live(|ledger, words| ledger.pick_begins(self.id, message, words));
+        let found = self.ring.drop_message(id_of(message));
+        self.world
+            .live(|ledger, words| ledger.pick_ends(self.id, found, CellKind::Ready, words));
+        self.notify();
         true
     }
 
@@ -645,9 +776,13 @@ impl Turn<'_> {
                 let _ = self.ring.drop_dead(index, occupancy);
             }
         }
-        self.prepare();
+        self.notify();
         true
     }
+}
+
+fn id_of(message: u8) -> MessageId {
+    MessageId::new(SenderId::new(1), message.into())
 }
 
 pub fn at(millis: u64) -> Due {

@@ -50,6 +50,8 @@ impl Scenario {
             rules: Rules {
                 lease_ms: None,
                 closing: actors.iter().any(|actor| actor.1.contains(&Do::Close)),
+                picking: (actors.iter().flat_map(|actor| &actor.1))
+                    .any(|what| matches!(what, Do::Revoke(_) | Do::DropMessage(_))),
             },
             attempt_limit: 5,
             actors,

@@ -157,7 +157,7 @@ impl<'a> Judge<'a> {
                     return Err(format!("the dead letter in cell {index} can't be dropped"));
                 }
             }
-            let state = State::from_word(cell.state().load(SeqCst));
+            let state = self.ring.seen(index);
             if state.kind != CellKind::Free {
                 return Err(format!("cell {index} is never free again: {state:?}"));
             }

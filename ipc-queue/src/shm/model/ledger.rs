@@ -7,7 +7,8 @@
 use std::hash::Hasher;
 
 use crate::shm::memory::CELL_WORDS;
-use crate::shm::word::{CellKind, Lap, Seat, State};
+use crate::shm::ring::seen_in;
+use crate::shm::word::{CellKind, Inside, Lap, Seat, State};
 
 /// What a note of time is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub struct Ledger {
     pub seen_ready: [[(u8, u8); CELLS]; ACTORS],
     /// What was free, and everybody was told, when an actor's claiming began.
     pub seen_free: [[u8; CELLS]; ACTORS],
+    /// What each actor picks by its id, and its state and attempt when that began.
+    pub picks: [(u8, Option<(CellKind, u8)>); ACTORS],
     /// Milliseconds.
     pub now: u64,
     /// By what time an actor's look at the clock judges.
@@ -109,6 +112,21 @@ pub struct ChunkEntry {
     owner: (u8, u8),
 }
 
+/// What governs a cell from before it.
+fn governor(words: &[u64], index: usize) -> Option<State> {
+    (1..=index).find_map(|back| {
+        let head = State::from_word(words[(index - back) * CELL_WORDS]);
+        let governs = head.kind != CellKind::Inside && head.len() as usize > back;
+        governs.then_some(head)
+    })
+}
+
+fn seen(words: &[u64], index: usize) -> State {
+    let load = |index: u32| words[index as usize * CELL_WORDS];
+    let index = index as u32;
+    seen_in(index, load(index), load)
+}
+
 impl Ledger {
     fn seat(&self, actor: usize) -> Option<Seat> {
         Some(Seat::of_slot(self.seats[actor].into()))
@@ -118,8 +136,88 @@ impl Ledger {
         seat.is_some_and(|seat| self.dead[usize::from(seat.slot())])
     }
 
-    /// `actor` changed a cell's word.
-    pub fn cell_changed(&mut self, actor: usize, index: usize, was: State, is: State) -> Verdict {
+    /// `actor` changed a cell's word; `words` are as they are then.
+    pub fn cell_changed(
+        &mut self,
+        actor: usize,
+        index: usize,
+        was: State,
+        is: State,
+        words: &[u64],
+    ) -> Verdict {
+        let me = self.seat(actor);
+        let may_act_for = |owner: Option<Seat>| owner == me || self.is_dead(owner);
+        if let Some(head) = governor(words, index) {
+            let owned = matches!(head.kind, CellKind::Writing | CellKind::Leased);
+            let single = is.kind == head.kind && is.owner == head.owner;
+            let fits = is.kind == CellKind::Inside || single;
+            if !(owned && may_act_for(head.owner) && fits) {
+                return Err(format!(
+                    "cell {index} becomes {is:?}, not {was:?}, inside the run of {head:?}"
+                ));
+            }
+            return Ok(());
+        }
+        let (was, is) = (was.alone(), is.alone());
+        self.is_a_run(index, is, words)?;
+        let kinds = (was.kind, is.kind);
+        let parts = match kinds {
+            (CellKind::Free, CellKind::Writing) | (CellKind::Ready, CellKind::Leased) => {
+                is.len() <= was.len()
+            }
+            _ => is.len() == was.len(),
+        };
+        // Another word for the same.
+        if was == is && matches!(is.kind, CellKind::Free | CellKind::Ready) {
+            return Ok(());
+        }
+        if parts {
+            for number in 0..is.len() as usize {
+                let (was, is) = (was.of_len(1), is.of_len(1));
+                self.one_changed(actor, index + number, was, is)?;
+            }
+            return Ok(());
+        }
+        let same = was.of_len(1) == is.of_len(1);
+        let allowed = match is.kind {
+            _ if !same => false,
+            // Joins what it claimed.
+            CellKind::Writing if is.len() > was.len() => was.owner == me,
+            CellKind::Writing | CellKind::Leased => {
+                let others = index + 1..index + was.len() as usize;
+                let mut others = others.map(|other| State::from_word(words[other * CELL_WORDS]));
+                is.len() == 1 && may_act_for(was.owner) && others.all(|other| other == is)
+            }
+            CellKind::Free | CellKind::Ready => is.len() == 1,
+            _ => false,
+        };
+        if allowed {
+            return Ok(());
+        }
+        Err(format!("no such change of run {index}: {was:?} to {is:?}"))
+    }
+
+    /// What is free or ready together is so from each of its cells on.
+    fn is_a_run(&self, index: usize, is: State, words: &[u64]) -> Verdict {
+        let inside = match is.kind {
+            CellKind::Free => Inside::Free,
+            CellKind::Ready => Inside::Ready,
+            _ => return Ok(()),
+        };
+        for number in 1..is.len() {
+            let other = words[(index + number as usize) * CELL_WORDS];
+            let right = State::inside_of(inside, is.len() - number, is.lap).to_word();
+            if other != right {
+                let other = State::from_word(other);
+                return Err(format!(
+                    "in {is:?} at {index}, number {number} is {other:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn one_changed(&mut self, actor: usize, index: usize, was: State, is: State) -> Verdict {
         use CellKind::{Dead, Delayed, Free, Leased, Quarantined, Ready, Writing};
         let me = self.seat(actor);
         let lap = is.lap.since(was.lap);
@@ -201,6 +299,12 @@ impl Ledger {
         let others = used.sum::<u16>() > 1;
         let entry = &mut self.cells[index];
         let number = entry.message;
+        let (picked, _) = self.picks[actor];
+        let ends = matches!((was.kind, is.kind), (Leased, Ready | Dead)) && expires
+            || matches!((was.kind, is.kind), (Ready | Delayed, Free | Quarantined));
+        if ends && picked != 0 && picked != number {
+            return Err(format!("message {number} picked instead of {picked}"));
+        }
         let message = &mut self.messages[usize::from(number)];
         let attempt = 1u16 << was.attempt.min(15);
         match (was.kind, is.kind) {
@@ -284,9 +388,49 @@ impl Ledger {
         }
     }
 
+    /// An actor is about to end the lease of a message, or to drop it.
+    pub fn pick_begins(&mut self, actor: usize, number: u8, words: &[u64]) -> Verdict {
+        self.picks[actor] = (number, self.state_of(number, words));
+        // Whatever its end: a revoked lease is over now.
+        self.judges_by[actor] = u64::MAX;
+        Ok(())
+    }
+
+    /// The same is done. `found` says whether the message was in a state of that kind.
+    pub fn pick_ends(
+        &mut self,
+        actor: usize,
+        found: bool,
+        kind: CellKind,
+        words: &[u64],
+    ) -> Verdict {
+        let (number, before) = std::mem::take(&mut self.picks[actor]);
+        let now = self.state_of(number, words);
+        match before {
+            Some((was, _)) if !found && was == kind && before == now => Err(format!(
+                "message {number} was {was:?} all the while, but not found"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn state_of(&self, number: u8, words: &[u64]) -> Option<(CellKind, u8)> {
+        let mut cells = self.cells[..self.cell_count.into()].iter();
+        let index = cells.position(|cell| cell.message == number)?;
+        let state = seen(words, index);
+        Some((state.kind, state.attempt))
+    }
+
     /// The note of time in a cell was changed: it must not take the place of one about the cell's
     /// delivery.
-    pub fn time_changed(&mut self, index: usize, was: u64, is: u64, words: &[u64]) -> Verdict {
+    pub fn time_changed(
+        &mut self,
+        actor: usize,
+        index: usize,
+        was: u64,
+        is: u64,
+        words: &[u64],
+    ) -> Verdict {
         let cell = &words[index * CELL_WORDS..][..CELL_WORDS];
         let (state, occupancy) = (State::from_word(cell[0]), Lap::new(cell[2]));
         let number = usize::from(self.cells[index].message);
@@ -304,6 +448,12 @@ impl Ledger {
             }
             (Some(What::Delay), Some(_)) => {
                 return Err(format!("message {number} was put off, and is not any more"));
+            }
+            // Revoked, by the record that the lease is over: any process may end the lease now.
+            (_, Some(What::Lease))
+                if self.picks[actor].0 as usize == number && until == u64::MAX >> 24 =>
+            {
+                self.messages[number].safe_until = 0;
             }
             (_, Some(What::Delay)) => {
                 let message = &mut self.messages[number];
@@ -377,7 +527,7 @@ impl Ledger {
         let Some(index) = usize::from(cell).checked_sub(1) else {
             return false;
         };
-        let kind = State::from_word(words[index * CELL_WORDS]).kind;
+        let kind = seen(words, index).kind;
         kind != CellKind::Free && self.cells[index].occupancy == occupancy
     }
 
@@ -430,32 +580,29 @@ impl Ledger {
     }
 
     /// What `actor` changed, it has told everybody about.
-    pub fn announced(&mut self, actor: usize) {
+    pub fn notified(&mut self, actor: usize) {
         let by = actor as u8 + 1;
         let changed = self.cells.iter_mut().filter(|cell| cell.changed_by == by);
         changed.for_each(|cell| cell.changed_by = 0);
     }
 
     /// Whatever changed by this seat's hand, everybody was told about.
-    pub fn announced_for_seat(&mut self, seat: u8) {
+    pub fn notified_for_seat(&mut self, seat: u8) {
         for actor in 0..ACTORS {
             if self.seats[actor] == seat && self.dead[usize::from(seat)] {
-                self.announced(actor);
+                self.notified(actor);
             }
         }
     }
 
     fn ready_for_all(&self, words: &[u64]) -> [(u8, u8); CELLS] {
         let mut ready = [(0, 0); CELLS];
-        for (index, words) in words
-            .chunks(CELL_WORDS)
-            .take(self.cell_count.into())
-            .enumerate()
-        {
-            let state = State::from_word(words[0]);
+        let cells = ready.iter_mut().enumerate();
+        for (index, ready) in cells.take(self.cell_count.into()) {
+            let state = seen(words, index);
             let cell = &self.cells[index];
             if state.kind == CellKind::Ready && cell.changed_by == 0 && cell.message != 0 {
-                ready[index] = (cell.message, state.attempt + 1);
+                *ready = (cell.message, state.attempt + 1);
             }
         }
         ready
@@ -464,14 +611,11 @@ impl Ledger {
     /// For each cell that is free as far as everybody was told: its occupancy so far, plus one.
     fn free_for_all(&self, words: &[u64]) -> [u8; CELLS] {
         let mut free = [0; CELLS];
-        for (index, words) in words
-            .chunks(CELL_WORDS)
-            .take(self.cell_count.into())
-            .enumerate()
-        {
+        let cells = free.iter_mut().enumerate();
+        for (index, free) in cells.take(self.cell_count.into()) {
             let cell = &self.cells[index];
-            if State::from_word(words[0]).kind == CellKind::Free && cell.changed_by == 0 {
-                free[index] = cell.occupancy + 1;
+            if seen(words, index).kind == CellKind::Free && cell.changed_by == 0 {
+                *free = cell.occupancy + 1;
             }
         }
         free

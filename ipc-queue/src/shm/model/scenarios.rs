@@ -76,50 +76,317 @@ fn two_senders_and_two_receivers_share_a_ring() {
 }
 
 #[test]
-fn batches_are_sent_and_received_in_every_order() {
-    let both = vec![ClaimBoth(1, 2), Publish, Publish];
-    let takes = vec![TakeBoth, Ack, Ack, TakeBoth, Ack, Ack];
+fn runs_are_sent_and_received_in_every_order() {
+    let takes = vec![TakeRun(2), AckRun, TakeRun(2), AckRun];
     for cells in 1..=3 {
-        let actors = vec![(0, both.clone()), (1, takes.clone())];
-        check("batches", &Scenario::new(cells, actors).with_hints());
-        let single = [sends(&[3]), vec![Claim(4), Publish]].concat();
-        let actors = vec![
-            (0, both.clone()),
-            (1, single),
-            (2, acks(2)),
-            (3, takes.clone()),
-        ];
-        explore("batches and singles", 1, Scenario::new(cells, actors));
+        let sends = vec![ClaimRun(&[1, 2]), Publish, ClaimRun(&[3, 4]), Publish];
+        let actors = vec![(0, sends), (1, takes.clone())];
+        check("runs", &Scenario::new(cells, actors).with_hints());
     }
 }
 
 #[test]
-fn a_batch_of_which_a_message_was_stepped_over_keeps_its_order() {
+fn runs_and_single_messages_share_a_ring() {
+    for cells in 1..=4 {
+        let three: [Do; 2] = [ClaimRun(&[1, 2, 3]), Publish];
+        let actors = vec![
+            (0, three.to_vec()),
+            (1, sends(&[4])),
+            (2, acks(2)),
+            (3, vec![TakeRun(2), AckRun, TakeRun(2), AckRun]),
+        ];
+        explore("runs and singles", 1, Scenario::new(cells, actors));
+        // The ring goes round: what was acked as a run is claimed singly, and as another run.
+        let actors = vec![
+            (
+                0,
+                vec![ClaimRun(&[1, 2]), Publish, ClaimRun(&[3, 4]), Publish],
+            ),
+            (1, sends(&[5])),
+            (2, vec![TakeRun(3), AckRun, TakeRun(2), AckRun]),
+        ];
+        explore("runs round the ring", 2, Scenario::new(cells, actors));
+    }
+}
+
+#[test]
+fn a_run_is_taken_in_parts_by_several() {
+    for cells in 3..=4 {
+        let actors = vec![
+            (
+                0,
+                vec![ClaimRun(&[1, 2, 3]), Publish, ClaimRun(&[4, 5]), Publish],
+            ),
+            (1, acks(1)),
+            (2, vec![TakeRun(2), AckRun]),
+            (3, vec![TakeRun(3), AckRun]),
+        ];
+        let sent = Scenario::new(cells, actors).prepared([0, 0]);
+        explore("parts of a run", 2, sent);
+    }
+}
+
+#[test]
+fn each_message_of_a_run_is_settled_by_itself() {
+    for settles in [
+        [Ack, Ack, Ack],
+        [Nack, Ack, Ack],
+        [Ack, Nack, Bury],
+        [Bury, Nack, Nack],
+    ] {
+        for cells in 3..=4 {
+            let actors = vec![
+                (
+                    0,
+                    [vec![ClaimRun(&[1, 2, 3]), Publish], sends(&[4])].concat(),
+                ),
+                (1, [vec![TakeRun(3)], settles.to_vec()].concat()),
+                (2, acks(2)),
+            ];
+            let sent = Scenario::new(cells, actors).prepared([0, 0]);
+            explore("settled one by one", 2, sent);
+        }
+    }
+}
+
+#[test]
+fn a_leased_run_is_moved_on_as_one() {
+    for cells in 3..=4 {
+        let actors = vec![
+            (
+                0,
+                vec![
+                    ClaimRun(&[1, 2]),
+                    Publish,
+                    Claim(3),
+                    Publish,
+                    ClaimRun(&[4, 5]),
+                    Publish,
+                ],
+            ),
+            (1, vec![TakeRun(2), AckRun]),
+            (2, acks(3)),
+            (3, sends(&[6])),
+        ];
+        let taken = Scenario::new(cells, actors).prepared([0, 0, 1]);
+        explore("moved on", 2, taken);
+    }
+    // The same, while its holder makes single cells of it.
+    let actors = vec![
+        (
+            0,
+            [vec![ClaimRun(&[1, 2]), Publish], sends(&[3, 4])].concat(),
+        ),
+        (1, vec![TakeRun(2), Nack, Ack]),
+        (2, acks(3)),
+    ];
+    let taken = Scenario::new(3, actors).prepared([0, 0, 1]);
+    explore("moved on in parts", 2, taken);
+}
+
+#[test]
+fn a_run_that_is_freed_behind_a_message_is_found() {
+    // It is moved on while it is held, and the senders stand before the fourth message.
+    let actors = vec![
+        (
+            0,
+            [vec![ClaimRun(&[1, 2]), Publish], sends(&[3, 4, 5, 6, 7])].concat(),
+        ),
+        (1, vec![TakeRun(2), AckRun]),
+        (2, acks(1)),
+    ];
+    let before = [[0].repeat(6), vec![1, 2, 2], [0].repeat(4)].concat();
+    explore("freed behind", 2, Scenario::new(4, actors).prepared(before));
+}
+
+#[test]
+fn a_run_that_was_stepped_over_keeps_its_order() {
     for cells in 2..=4 {
         let actors = vec![
             (
                 0,
-                [vec![ClaimBoth(1, 2), Publish, Publish], sends(&[4])].concat(),
+                [vec![ClaimRun(&[1, 2]), Publish, Publish], sends(&[4])].concat(),
             ),
             (1, sends(&[3])),
             (2, [[Take].repeat(3), [Ack].repeat(3)].concat()),
         ];
-        explore("batch step over", 1, Scenario::new(cells, actors));
+        explore("run stepped over", 1, Scenario::new(cells, actors));
     }
 }
 
 #[test]
-fn who_dies_in_a_batch_loses_nothing() {
-    let both = vec![ClaimBoth(1, 2), Publish, Publish];
-    let takes = vec![TakeBoth, Ack, Ack, TakeBoth, Ack, Ack];
+fn what_is_purged_from_runs_is_gone_and_its_place_is_free() {
     for cells in 2..=3 {
+        let actors = vec![
+            (
+                0,
+                vec![ClaimRun(&[1, 2]), Publish, ClaimRun(&[3, 4]), Publish],
+            ),
+            (1, vec![TakeRun(2), AckRun]),
+            (2, vec![Purge]),
+            (3, vec![Recover(2), Purge, Take, Ack]),
+        ];
+        let killing = Scenario::new(cells, actors).killing(1, &[2]);
+        explore("purged run", 1, killing);
+    }
+}
+
+#[test]
+fn a_message_is_dropped_from_a_run_by_its_id() {
+    for (cells, dropped) in [(2, 1), (2, 2), (3, 2), (3, 3)] {
+        let actors = vec![
+            (
+                0,
+                [vec![ClaimRun(&[1, 2, 3]), Publish], sends(&[4])].concat(),
+            ),
+            (1, vec![TakeRun(2), AckRun]),
+            (2, vec![DropMessage(dropped)]),
+            (
+                3,
+                [vec![Recover(2), DropMessage(dropped)], acks(1)].concat(),
+            ),
+        ];
+        let sent = Scenario::new(cells, actors).prepared([0, 0]);
+        explore("dropped from a run", 2, sent.killing(1, &[2]));
+    }
+}
+
+#[test]
+fn a_message_that_waits_is_dropped_once() {
+    for cells in 1..=2 {
+        let actors = vec![
+            (0, sends(&[1, 2])),
+            (1, vec![Take, Nack, Take, Ack]),
+            (2, vec![DropMessage(1)]),
+            (3, vec![Recover(2), DropMessage(1), Take, Ack]),
+        ];
+        let killing = Scenario::new(cells, actors).killing(1, &[2]);
+        explore("dropped by its id", 1, killing);
+    }
+    let actors = vec![
+        (0, vec![Claim(1), PublishAt(10), Claim(2), Publish]),
+        (1, vec![Take, Delay(10)]),
+        (2, vec![DropMessage(1)]),
+        (3, vec![Clock(15), Take, Ack]),
+    ];
+    explore("delayed and dropped", 2, Scenario::new(2, actors));
+}
+
+#[test]
+fn a_revoked_lease_is_lost_and_its_message_comes_again() {
+    for lease in [None, Some(10)] {
+        for cells in 1..=2 {
+            let actors = vec![
+                (0, sends(&[1, 2])),
+                (1, acks(1)),
+                (2, vec![Revoke(1)]),
+                (3, vec![Recover(2), Recover(1), Revoke(1), Take, Ack]),
+            ];
+            let mut sent = Scenario::new(cells, actors).prepared([0, 0]);
+            if let Some(lease) = lease {
+                sent = sent.leasing(lease);
+            }
+            explore("revoked", 1, sent.killing(1, &[1, 2]));
+        }
+    }
+}
+
+#[test]
+fn a_lease_is_revoked_or_put_off_or_extended() {
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Extend(60), Delay(25)]),
+        (2, vec![Revoke(1)]),
+        (3, vec![Clock(20), Take, Ack]),
+    ];
+    let taken = Scenario::new(1, actors).leasing(10).prepared([0, 0, 1]);
+    explore("revoked or put off", 2, taken.timing());
+    let actors = vec![
+        (0, sends(&[1])),
+        (1, vec![Take, Snooze(25)]),
+        (2, vec![Revoke(1), Revoke(1)]),
+        (3, vec![Clock(30), Take, Nack]),
+    ];
+    let taken = Scenario::new(1, actors).prepared([0, 0, 1]).limit(2);
+    explore("revoked or snoozed", 2, taken.noting());
+}
+
+#[test]
+fn a_lease_of_a_run_is_revoked_once_the_run_is_parted() {
+    for settles in [[Ack, Ack], [Nack, Ack]] {
+        for cells in 2..=3 {
+            let actors = vec![
+                (0, [vec![ClaimRun(&[1, 2]), Publish], sends(&[3])].concat()),
+                (1, [vec![TakeRun(2)], settles.to_vec()].concat()),
+                (2, vec![Revoke(1), Revoke(2)]),
+                (3, vec![Recover(1), Revoke(2), Take, Ack]),
+            ];
+            let taken = Scenario::new(cells, actors).prepared([0, 0, 1]);
+            explore("revoked of a run", 2, taken.killing(1, &[1]));
+        }
+    }
+    // Acked as one meanwhile.
+    let actors = vec![
+        (
+            0,
+            vec![ClaimRun(&[1, 2]), Publish, ClaimRun(&[3, 4]), Publish],
+        ),
+        (1, vec![TakeRun(2), AckRun]),
+        (2, vec![Revoke(2), Revoke(1)]),
+        (3, acks(1)),
+    ];
+    let taken = Scenario::new(2, actors).prepared([0, 0, 1]);
+    explore("revoked or acked as one", 3, taken);
+}
+
+#[test]
+fn who_dies_in_a_run_loses_nothing() {
+    for cells in 2..=3 {
+        let send = vec![ClaimRun(&[1, 2]), Publish, Publish];
+        let takes = vec![TakeRun(2), AckRun, TakeRun(2), AckRun];
         let recovers = |seat| [vec![Recover(seat)], acks(2)].concat();
-        let actors = vec![(0, both.clone()), (1, acks(2)), (2, recovers(0))];
+        let actors = vec![(0, send), (1, acks(2)), (2, recovers(0))];
         let scenario = Scenario::new(cells, actors).killing(1, &[0]);
-        explore("dead batch sender", 2, scenario);
-        let actors = vec![(0, sends(&[1, 2])), (1, takes.clone()), (2, recovers(1))];
+        explore("dead sender of a run", 2, scenario);
+        let actors = vec![
+            (0, vec![ClaimRun(&[1, 2]), Publish]),
+            (1, takes),
+            (2, recovers(1)),
+        ];
         let scenario = Scenario::new(cells, actors).killing(1, &[1]);
-        explore("dead batch receiver", 2, scenario);
+        explore("dead receiver of a run", 2, scenario);
+        let one_by_one = vec![TakeRun(2), Nack, Ack];
+        let actors = vec![
+            (0, vec![ClaimRun(&[1, 2]), Publish]),
+            (1, one_by_one),
+            (2, recovers(1)),
+        ];
+        let scenario = Scenario::new(cells, actors).killing(1, &[1]);
+        explore("dead while parting a run", 2, scenario);
+    }
+}
+
+#[test]
+fn a_dead_run_is_recovered_by_two_while_others_use_the_ring() {
+    for cells in 2..=3 {
+        let actors = vec![
+            (0, vec![ClaimRun(&[1, 2]), Publish, Publish]),
+            (1, sends(&[3])),
+            (2, vec![Recover(0), Take, Ack]),
+            (3, vec![Recover(0), Take, Ack]),
+            (0, vec![Join, ClaimRun(&[4, 5]), Publish]),
+        ];
+        let claimed = Scenario::new(cells, actors).prepared([0]);
+        explore("dead sender, two recover", 1, claimed.killing(1, &[0]));
+        let actors = vec![
+            (0, vec![ClaimRun(&[1, 2]), Publish, ClaimRun(&[3]), Publish]),
+            (1, vec![TakeRun(2), AckRun]),
+            (2, vec![Recover(1), Take, Ack]),
+            (3, vec![Recover(1), TakeRun(2), AckRun]),
+            (1, vec![Join, TakeRun(2), AckRun]),
+        ];
+        let sent = Scenario::new(cells, actors).prepared([0, 0, 1]);
+        explore("dead receiver, two recover", 1, sent.killing(2, &[1, 2]));
     }
 }
 

@@ -24,8 +24,10 @@ use super::actor::at;
 use crate::shm::due::Time;
 use crate::shm::keys::{KeyMemory, Keys, NOTE_WORDS};
 use crate::shm::memory::{CELL_WORDS, Memory, RingWord, Word};
-use crate::shm::ring::{Claim, Cursor, Lease, Limits, Publication, Ring, Settled, Settlement};
-use crate::shm::word::{CellKind, Seat, State};
+use crate::shm::ring::{
+    Claim, Cursor, Lease, Limits, Publication, Ring, RunPublication, Settled, Settlement,
+};
+use crate::shm::word::{CellKind, Seat};
 
 /// Whether `SeqCst` has its full strength.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -252,6 +254,37 @@ impl Thread {
         }
     }
 
+    /// Sends two messages as one run.
+    fn send_run(&self) -> bool {
+        let mut cursor = self.ring.cursor(RingWord::Tail);
+        let Some(run) = self.ring.claim_run(self.seat, &mut cursor, 2) else {
+            return false;
+        };
+        assert_eq!(run.len(), 2);
+        for number in 0..2 {
+            self.ring.begin_in(&run, number, Kind::Data);
+            self.writes(&run.claim(number));
+            self.ring.end_in(&run, number);
+        }
+        matches!(self.ring.publish_run(run), RunPublication::Done)
+    }
+
+    /// Takes up to two messages as they were sent, and acks them as one.
+    fn receive_run(&self) -> usize {
+        let mut cursor = self.ring.cursor(RingWord::Head);
+        let Some(taken) = self.ring.take_run(self.seat, &mut cursor, 2) else {
+            return 0;
+        };
+        let leases: Vec<Lease> = taken.into_leases().collect();
+        leases.iter().for_each(|lease| self.reads(lease));
+        let acked = match leases.len() {
+            1 => self.ring.ack(&leases[0]),
+            _ => self.ring.ack_run(&leases[0]),
+        };
+        assert_eq!(acked, Settled::Freed);
+        leases.len()
+    }
+
     pub(super) fn publish_late(&self, claim: Claim) -> bool {
         let cursor = &mut self.ring.cursor(RingWord::Tail);
         matches!(self.ring.publish_late(claim, cursor), Publication::Done)
@@ -330,7 +363,7 @@ pub(super) fn until_killed(
 pub(super) fn drain(thread: &Thread) -> usize {
     let count = std::iter::from_fn(|| thread.receive(Settlement::Ack)).count();
     for index in 0..thread.ring.cells() {
-        let state = State::from_word(thread.ring.cell(index).state().load(SeqCst));
+        let state = thread.ring.seen(index);
         assert_eq!(state.kind, CellKind::Free, "cell {index}: {state:?}");
     }
     count
@@ -391,6 +424,68 @@ fn two_senders_two_receivers_and_a_step_over() {
             received + other.join().unwrap() + drain(&world.thread(4)),
             sent
         );
+    });
+}
+
+#[test]
+fn the_messages_of_a_run_are_read_by_whoever_takes_them() {
+    model(2, || {
+        let world = World::new(2, 0, Total::No);
+        let (one, other) = (world.thread(1), world.thread(2));
+        let one = thread::spawn(move || one.receive_run());
+        let other = thread::spawn(move || usize::from(other.receive(Settlement::Ack).is_some()));
+        assert!(world.thread(0).send_run());
+        let received = one.join().unwrap() + other.join().unwrap();
+        assert_eq!(received + drain(&world.thread(3)), 2);
+    });
+}
+
+#[test]
+fn the_cells_of_a_run_are_written_after_they_were_read() {
+    model(2, || {
+        let world = World::new(2, 0, Total::No);
+        assert!(world.thread(0).send_run());
+        let receiver = world.thread(1);
+        let receiver = thread::spawn(move || receiver.receive_run());
+        let other = sender(&world, 2);
+        let sent = usize::from(world.thread(3).send()) + usize::from(other.join().unwrap());
+        let received = receiver.join().unwrap();
+        assert_eq!(received + drain(&world.thread(4)), 2 + sent);
+    });
+}
+
+#[test]
+fn a_run_is_claimed_again_as_a_run_after_it_was_read() {
+    model(2, || {
+        let world = World::new(2, 0, Total::No);
+        assert!(world.thread(0).send_run());
+        let receiver = world.thread(1);
+        let receiver = thread::spawn(move || receiver.receive_run());
+        let sent = 2 * usize::from(world.thread(2).send_run());
+        let received = receiver.join().unwrap();
+        assert_eq!(received + drain(&world.thread(4)), 2 + sent);
+    });
+}
+
+#[test]
+fn a_run_of_a_receiver_killed_anywhere_is_recovered_by_two_at_once() {
+    model_with_victim(0, |nth, killed| {
+        let world = World::new(2, 0, Total::No);
+        assert!(world.thread(3).send_run());
+        let victim = world.thread(0);
+        let gone = Rc::clone(&world.words[0]);
+        let acked = Cell::new(0);
+        let ended = until_killed(&victim, nth, &gone, |me| acked.set(me.receive_run()));
+        let (one, other) = (recoverer(&world, 1, 0), recoverer(&world, 2, 0));
+        let received = one.join().unwrap() + other.join().unwrap() + acked.get();
+        let last = world.thread(3);
+        if !ended {
+            killed.store(true, SeqCst);
+            let _ = last.ring.recover(Seat::of_slot(0), || true);
+        }
+        let received = received + drain(&last);
+        // Killed between its ack and its return, it has acked without saying so.
+        assert!(received == 2 || !ended && received == 0);
     });
 }
 

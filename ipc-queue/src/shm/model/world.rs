@@ -208,10 +208,10 @@ impl World {
         let verdict = match place {
             Place::Cell { index, word: 0 } => {
                 let (was, is) = (State::from_word(value), State::from_word(now));
-                ledger.cell_changed(actor, index as usize, was, is)
+                ledger.cell_changed(actor, index as usize, was, is, &words)
             }
             Place::Cell { index, word: 6 } => {
-                ledger.time_changed(index as usize, value, now, &words)
+                ledger.time_changed(actor, index as usize, value, now, &words)
             }
             Place::Chunk(index) => ledger.chunk_changed(index as usize, now, &words),
             _ => Ok(()),
@@ -249,8 +249,9 @@ fn show(place: Place, word: u64) -> String {
                 seat.map_or(String::new(), |seat| seat.slot().to_string())
             };
             format!(
-                "{:?}({}) attempt {} zombie({}) lap {}",
+                "{:?} x{} ({}) attempt {} zombie({}) lap {}",
                 state.kind,
+                state.len(),
                 seat(state.owner),
                 state.attempt,
                 seat(state.zombie),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use ipc_proto::{MessageId, Timestamp};
 
-use super::{Cursor, Ring};
+use super::{Cursor, Ring, seen_in};
 use crate::shm::memory::{Memory, RingWord, Word};
 use crate::shm::word::{CellKind, Seat, State};
 
@@ -16,7 +16,7 @@ impl<M: Memory> Ring<M> {
     pub fn next_sent_at(&self, cursor: &Cursor) -> Option<Timestamp> {
         let at = self.start(RingWord::Head, cursor);
         let cell = self.cell(at.index());
-        let state = State::from_word(cell.state().load(SeqCst));
+        let state = State::from_word(cell.state().load(SeqCst)).alone();
         let is_next = state.kind == CellKind::Ready && state.lap == at.lap();
         is_next.then(|| cell.envelope().sent_at)
     }
@@ -28,7 +28,7 @@ impl<M: Memory> Ring<M> {
             RingWord::Tail | RingWord::Spare => CellKind::Free,
         };
         let at = self.start(which, cursor);
-        let state = State::from_word(self.cell(at.index()).state().load(SeqCst));
+        let state = State::from_word(self.cell(at.index()).state().load(SeqCst)).alone();
         state.kind == wanted && state.lap == at.lap()
     }
 
@@ -36,22 +36,19 @@ impl<M: Memory> Ring<M> {
     pub fn leased(&self) -> impl Iterator<Item = (Seat, MessageId, u8)> + '_ {
         (0..self.cells()).filter_map(|index| {
             let cell = self.cell(index);
-            let word = cell.state().load(SeqCst);
-            let state = State::from_word(word);
+            let state = self.seen(index);
             let id = cell.envelope().id;
             // The id is the message's only if the cell did not change hands meanwhile.
             let owner = state.owner.filter(|_| state.kind == CellKind::Leased)?;
             let attempts = cell.attempts(state);
-            (cell.state().load(SeqCst) == word).then_some((owner, id, attempts))
+            (self.seen(index) == state).then_some((owner, id, attempts))
         })
     }
 
     /// How many cells hold something of that kind, now more or less.
     pub fn count(&self, kind: CellKind) -> u64 {
-        let states = (0..self.cells()).map(|index| self.cell(index).state().load(SeqCst));
-        states
-            .filter(|word| State::from_word(*word).kind == kind)
-            .count() as u64
+        let cells = (0..self.cells()).map(|index| self.seen(index));
+        cells.filter(|state| state.kind == kind).count() as u64
     }
 
     /// Whether nothing is left that somebody other than `me` may still have to deliver or settle.
@@ -60,17 +57,18 @@ impl<M: Memory> Ring<M> {
             let states = (0..self.cells()).map(|index| self.cell(index).state());
             states.map(|state| state.load(SeqCst)).collect()
         };
-        let done = |word: &u64| {
-            let state = State::from_word(*word);
+        let done = |seen: &[u64], index: u32| {
+            let load = |index: u32| seen[index as usize];
+            let state = seen_in(index, load(index), load);
             match state.kind {
-                CellKind::Free | CellKind::Dead | CellKind::Quarantined | CellKind::Damaged => true,
+                CellKind::Free | CellKind::Dead | CellKind::Quarantined | CellKind::Inside => true,
                 CellKind::Leased => me.is_some_and(|me| state.owner == Some(me)),
                 CellKind::Writing | CellKind::Ready | CellKind::Delayed => false,
             }
         };
         let mut seen = words();
         loop {
-            if !seen.iter().all(done) {
+            if !(0..self.cells()).all(|index| done(&seen, index)) {
                 return false;
             }
             // Words never come back: twice the same, and all of it was so at one moment. A message that its sender

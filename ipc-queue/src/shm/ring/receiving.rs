@@ -21,12 +21,13 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// The message whose turn it is, if it is ready and was never delivered.
+    /// The message whose turn it is, if it is ready by itself and was never delivered.
     #[inline(always)]
     fn take_at_once(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
         let at = self.start(RingWord::Head, cursor);
         let cell = self.cell(at.index());
-        let fresh = State::free(at.lap()).released_as(CellKind::Ready).to_word();
+        let ready = State::free(at.lap()).released_as(CellKind::Ready);
+        let fresh = ready.to_word();
         let run = mem::take(&mut cursor.run);
         if run == 0 && cell.state().load(SeqCst) != fresh {
             return None;
@@ -35,7 +36,7 @@ impl<M: Memory> Ring<M> {
             // The payload comes while the swap below waits for the header.
             self.memory.fetch_to_take(at.index());
         }
-        let lease = Self::take_word(cell, me, at.index(), fresh)?;
+        let lease = Self::take_word(cell, me, at.index(), fresh, ready)?;
         cursor.run = if run < M::STREAM {
             run + 1
         } else {
@@ -48,6 +49,11 @@ impl<M: Memory> Ring<M> {
 
     #[inline(never)]
     fn take_somewhere(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
+        if let Some(taken) = self.take_run(me, cursor, 1) {
+            // A rest is there, which has to be looked at.
+            cursor.run = 0;
+            return taken.into_leases().next();
+        }
         let mut turns = Turns::Kept;
         loop {
             let look = self.take_in_turn(me, cursor);
@@ -83,6 +89,7 @@ impl<M: Memory> Ring<M> {
     fn take_in_turn(&self, me: Seat, cursor: &mut Cursor) -> Look<Lease> {
         let cells = self.cells();
         let mut at = self.start(RingWord::Head, cursor);
+        let mut trusted = cursor.trusted();
         let mut mended = false;
         let mut steps = 0;
         loop {
@@ -92,15 +99,24 @@ impl<M: Memory> Ring<M> {
                 }
                 (mended, steps) = (true, 0);
                 at = self.refind(RingWord::Head);
+                trusted = at;
             }
             let cell = self.cell(at.index()).state();
             let word = cell.load(SeqCst);
-            let state = State::from_word(word);
+            let Some(state) = self.begins(at, word, trusted) else {
+                if mended {
+                    break;
+                }
+                mended = true;
+                at = self.refind(RingWord::Head);
+                trusted = at;
+                continue;
+            };
             match (state.lap.since(at.lap()), state.kind) {
                 (0, CellKind::Ready) => {
-                    if let Some(lease) =
-                        Self::take_word(self.cell(at.index()), me, at.index(), word)
-                    {
+                    // Of a run, what follows begins the rest.
+                    let (cell, ready) = (self.cell(at.index()), state.of_len(1));
+                    if let Some(lease) = Self::take_word(cell, me, at.index(), word, ready) {
                         self.advance(RingWord::Head, cursor, at.next(cells));
                         return Look::Found(lease);
                     }
@@ -108,7 +124,7 @@ impl<M: Memory> Ring<M> {
                 }
                 (0, CellKind::Writing) => match self.wait_for_sender(at, word) {
                     Patience::Nothing => {
-                        cursor.position = at;
+                        cursor.go_to(at);
                         return Look::Nothing;
                     }
                     Patience::Changed => continue,
@@ -122,21 +138,23 @@ impl<M: Memory> Ring<M> {
                     }
                 },
                 (0, _) => {
-                    cursor.position = at;
+                    cursor.go_to(at);
                     return Look::Nothing;
                 }
                 (1.., _) => {}
                 _ if !mended => {
                     mended = true;
                     at = self.refind(RingWord::Head);
+                    trusted = at;
                     continue;
                 }
                 _ => break,
             }
-            at = at.next(cells);
-            steps += 1;
+            at = at.after(state.len(), cells);
+            trusted = at;
+            steps += state.len();
         }
-        cursor.position = at;
+        cursor.go_to(at);
         Look::Contradiction
     }
 
@@ -144,7 +162,8 @@ impl<M: Memory> Ring<M> {
     #[cold]
     fn wait_for_sender(&self, at: Position, word: u64) -> Patience {
         let cell = self.cell(at.index()).state();
-        if !self.is_ready_behind(at) {
+        let len = State::from_word(word).len();
+        if !self.is_ready_behind(at, len) {
             // The look at the other cells counts only if this one was being written all the while.
             return if cell.load(SeqCst) == word {
                 Patience::Nothing
@@ -162,16 +181,20 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Whether a message is ready at a position after `at` that receivers get to in turn.
-    fn is_ready_behind(&self, at: Position) -> bool {
-        let mut next = at.next(self.cells());
-        while next.index() != at.index() {
-            let state = State::from_word(self.cell(next.index()).state().load(SeqCst));
+    fn is_ready_behind(&self, at: Position, len: u32) -> bool {
+        let cells = self.cells();
+        let mut next = at.after(len, cells);
+        let mut steps = len;
+        while steps < cells {
+            let word = self.cell(next.index()).state().load(SeqCst);
+            let state = State::from_word(word).alone();
             match (state.lap.since(next.lap()), state.kind) {
                 (0, CellKind::Ready) => return true,
                 (0, CellKind::Writing) | (1.., _) => {}
                 _ => return false,
             }
-            next = next.next(self.cells());
+            next = next.after(state.len(), cells);
+            steps += state.len();
         }
         false
     }
@@ -187,15 +210,20 @@ impl<M: Memory> Ring<M> {
             let mut in_turn: Option<Position> = None;
             let mut at = position;
             let mut reached = turns == Turns::Kept;
-            for _ in 0..cells {
+            let mut steps = 0;
+            while steps < cells {
                 let index = at.index();
                 let word = self.cell(index).state().load(SeqCst);
                 let state = State::from_word(word);
+                let is_inside = state.kind == CellKind::Inside;
+                let state = state.alone();
                 let ahead = state.lap.since(at.lap());
                 if state.kind == CellKind::Ready {
                     let found = Position::new(state.lap, index);
                     if reached && ahead == 0 {
                         in_turn = in_turn.or(Some(found));
+                    } else if is_inside {
+                        // Never out of turn.
                     } else if state.attempt > 0 {
                         // Delivered before: no order is promised.
                         if let Some(lease) = self.take_redelivered(me, index, word) {
@@ -209,7 +237,8 @@ impl<M: Memory> Ring<M> {
                     CellKind::Ready | CellKind::Writing => ahead >= 0,
                     _ => ahead > 0,
                 };
-                at = at.next(cells);
+                at = at.after(state.len(), cells);
+                steps += state.len();
             }
             let (at, word) = match (next, in_turn) {
                 (None, None) => return Scan::Nothing,
@@ -242,7 +271,9 @@ impl<M: Memory> Ring<M> {
     }
 
     fn take_stray(&self, me: Seat, index: u32, word: u64) -> Option<Lease> {
-        let lease = Self::take_word(self.cell(index), me, index, word)?;
+        // Of a run, what follows begins the rest.
+        let ready = State::from_word(word).of_len(1);
+        let lease = Self::take_word(self.cell(index), me, index, word, ready)?;
         Some(Lease {
             place: Place::out_of_turn(index),
             ..lease
@@ -255,8 +286,9 @@ impl<M: Memory> Ring<M> {
         me: Seat,
         index: u32,
         word: u64,
+        ready: State,
     ) -> Option<Lease> {
-        let taken = State::from_word(word).taken_by(me);
+        let taken = ready.taken_by(me);
         // Acquire: the header and the payload that the publication released.
         let swapped = cell.state().swap_if(word, taken.to_word(), SeqCst);
         swapped.ok().map(|()| Lease {

@@ -26,21 +26,21 @@ impl<M: Memory> Ring<M> {
         Some(claim)
     }
 
-    /// The cell whose turn it is, if it is free.
+    /// The cell whose turn it is, if it is free by itself.
     #[inline(always)]
     fn claim_at_once(&self, me: Seat, kind: Kind, cursor: &mut Cursor) -> Option<Claim> {
         let at = self.start(RingWord::Tail, cursor);
         let cell = self.cell(at.index());
-        let free = State::free(at.lap()).to_word();
+        let free = State::free(at.lap());
         let run = mem::take(&mut cursor.run);
-        if run == 0 && cell.state().load(SeqCst) != free {
+        if run == 0 && cell.state().load(SeqCst) != free.to_word() {
             return None;
         }
         if run < M::STREAM {
             // The payload's line comes while the swap below waits for the header's.
             self.memory.fetch_to_fill(at.index());
         }
-        let claim = Self::claim_word(cell, me, at.index(), free, cursor)?;
+        let claim = Self::claim_word(cell, me, at.index(), free.to_word(), free, cursor)?;
         cursor.run = if run < M::STREAM {
             run + 1
         } else {
@@ -79,6 +79,7 @@ impl<M: Memory> Ring<M> {
     fn claim_in_turn(&self, me: Seat, cursor: &mut Cursor) -> Look<Claim> {
         let cells = self.cells();
         let mut at = self.start(RingWord::Tail, cursor);
+        let mut trusted = cursor.trusted();
         let mut mended = false;
         let mut steps = 0;
         // The first cell that we can't wait for. It and those like it are moved on only once there is
@@ -86,7 +87,7 @@ impl<M: Memory> Ring<M> {
         let mut busy: Option<Position> = None;
         let mut moving = false;
         loop {
-            if busy.is_some() && steps == cells {
+            if busy.is_some() && steps >= cells {
                 break; // Once round.
             }
             if steps > cells {
@@ -96,19 +97,29 @@ impl<M: Memory> Ring<M> {
                 // Every cell is ahead of us: we start from a hint that was held up.
                 (mended, steps) = (true, 0);
                 at = self.refind(RingWord::Tail);
+                trusted = at;
             }
             let cell = self.cell(at.index()).state();
             let word = cell.load(SeqCst);
-            let state = State::from_word(word);
+            let Some(state) = self.begins(at, word, trusted) else {
+                if mended {
+                    break;
+                }
+                (mended, steps) = (true, 0);
+                at = self.refind(RingWord::Tail);
+                trusted = at;
+                continue;
+            };
             match (state.lap.since(at.lap()), state.kind) {
                 (0, CellKind::Free) => {
                     if let Some(first) = busy.take() {
                         (moving, steps) = (true, 0);
-                        at = first;
+                        (at, trusted) = (first, first);
                         continue;
                     }
-                    if let Some(claim) =
-                        Self::claim_word(self.cell(at.index()), me, at.index(), word, cursor)
+                    // Of a run, what follows begins the rest.
+                    let (cell, free) = (self.cell(at.index()), state.of_len(1));
+                    if let Some(claim) = Self::claim_word(cell, me, at.index(), word, free, cursor)
                     {
                         self.advance(RingWord::Tail, cursor, at.next(cells));
                         return Look::Found(claim);
@@ -132,14 +143,16 @@ impl<M: Memory> Ring<M> {
                 _ if !mended => {
                     (mended, steps) = (true, 0);
                     at = self.refind(RingWord::Tail);
+                    trusted = at;
                     continue;
                 }
                 _ => break,
             }
-            at = at.next(cells);
-            steps += 1;
+            at = at.after(state.len(), cells);
+            trusted = at;
+            steps += state.len();
         }
-        cursor.position = busy.unwrap_or(at);
+        cursor.go_to(busy.unwrap_or(at));
         Look::Nothing
     }
 
@@ -151,17 +164,22 @@ impl<M: Memory> Ring<M> {
             let mut in_turn = false;
             let mut at = cursor.position;
             let mut reached = turns == Turns::Kept;
-            for _ in 0..self.cells() {
+            let mut steps = 0;
+            while steps < self.cells() {
                 let word = self.cell(at.index()).state().load(SeqCst);
                 let state = State::from_word(word);
+                let is_inside = state.kind == CellKind::Inside;
+                let state = state.alone();
                 let ahead = state.lap.since(at.lap());
                 match state.kind {
                     CellKind::Free if reached && ahead == 0 => in_turn = true,
-                    CellKind::Free => free = free.or(Some((at.index(), word))),
+                    // What is inside a run is never out of turn.
+                    CellKind::Free if !is_inside => free = free.or(Some((at.index(), word))),
                     _ => {}
                 }
                 reached &= ahead >= 0;
-                at = at.next(self.cells());
+                at = at.after(state.len(), self.cells());
+                steps += state.len();
             }
             let (index, word) = match free {
                 _ if in_turn => {
@@ -171,7 +189,14 @@ impl<M: Memory> Ring<M> {
                 None => return Scan::Nothing,
                 Some(found) => found,
             };
-            if let Some(claim) = Self::claim_word(self.cell(index), me, index, word, cursor) {
+            let state = State::from_word(word);
+            if state.len() > 1 {
+                // Nobody comes by in turn who would find the rest.
+                self.part_all(index, state.len());
+                continue;
+            }
+            let cell = self.cell(index);
+            if let Some(claim) = Self::claim_word(cell, me, index, word, state, cursor) {
                 return Scan::Took(Claim {
                     place: Place::out_of_turn(index),
                     ..claim
@@ -180,16 +205,16 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Claims a free cell; for a later lap than it stands for, if this handle claimed further on before.
+    /// Claims a free cell, whose word means `free`; for a later lap than it stands for, if this handle claimed further on before.
     #[inline(always)]
     pub(super) fn claim_word(
         cell: Cell<'_, M::Word>,
         me: Seat,
         index: u32,
         word: u64,
+        free: State,
         cursor: &mut Cursor,
     ) -> Option<Claim> {
-        let free = State::from_word(word);
         let lap = cursor.lap_in_order(index, free.lap);
         let claimed = State { lap, ..free }.claimed_by(me).to_word();
         let swapped = cell.state().swap_if(word, claimed, SeqCst);

@@ -14,11 +14,10 @@ impl<M: Memory> Ring<M> {
     /// Acks: the hot half of [`settle`](Self::settle).
     #[inline(always)]
     pub fn ack(&self, lease: &Lease) -> Settled {
-        let state = State::from_word(lease.word);
-        let freed = State::free(state.lap).to_word();
         let cell = self.cell(lease.index()).state();
-        if state.zombie.is_none()
-            && !lease.place.is_out_of_turn()
+        if !lease.place.is_out_of_turn()
+            && let Some(freed) = State::freed_from(lease.word)
+            // Fails for a message that is still in the run that it was taken with.
             && cell.swap_if(lease.word, freed, SeqCst).is_ok()
         {
             return Settled::Freed;
@@ -28,6 +27,7 @@ impl<M: Memory> Ring<M> {
 
     /// Ends a delivery. Exactly one settlement of a delivery is accepted, or none if its lease was lost.
     pub fn settle(&self, lease: &Lease, how: Settlement) -> Settled {
+        self.make_single(lease);
         let cell = self.cell(lease.index());
         let mut word = lease.word;
         let Some(me) = State::from_word(word).owner else {
@@ -43,11 +43,10 @@ impl<M: Memory> Ring<M> {
                 return Settled::LeaseLost;
             }
             let (next, settled) = self.outcome(state, how, cell);
-            let holder = self.memory.process(me);
             let noted = match how {
                 Settlement::Ack => true,
-                Settlement::Nack => cell.note(word, Cause::Nack, holder),
-                Settlement::Bury => cell.note(word, Cause::Bury, holder),
+                Settlement::Nack => cell.note(word, Cause::Nack, self.memory.process(me)),
+                Settlement::Bury => cell.note(word, Cause::Bury, self.memory.process(me)),
             };
             if !noted {
                 word = cell.state().load(SeqCst);
@@ -67,6 +66,7 @@ impl<M: Memory> Ring<M> {
 
     /// Gives a message back that is to be delivered again after `until`, if attempts are left.
     pub fn settle_later(&self, lease: &Lease, until: Due) -> Settled {
+        self.make_single(lease);
         let cell = self.cell(lease.index());
         if self.is_exhausted(State::from_word(lease.word), cell, Cause::Nack) {
             return self.settle(lease, Settlement::Nack);
@@ -80,6 +80,7 @@ impl<M: Memory> Ring<M> {
     /// While somebody who lost the message may still be reading it, this is a nack: the number of
     /// such a message's deliveries must stay below the number at which they start over (`word`).
     pub fn snooze(&self, lease: &Lease, until: Due, at_once: bool) -> Settled {
+        self.make_single(lease);
         let cell = self.cell(lease.index());
         let holder = self.holder(State::from_word(lease.word));
         // Noted before the time is: a watcher that finds that must know that it is no nack.
@@ -208,6 +209,9 @@ impl<M: Memory> Ring<M> {
     /// Drops the message in a cell if it still has this word, and waits for somebody to take it or for its time.
     pub fn drop_waiting(&self, index: u32, word: u64) -> Option<CellKind> {
         let state = State::from_word(word);
+        if state.len() > 1 {
+            return None;
+        }
         let left = match state.kind {
             // Its position is used up, as if somebody had taken and acked it.
             CellKind::Ready => state.moved_on().finished(),
@@ -226,7 +230,12 @@ impl<M: Memory> Ring<M> {
     pub fn purge(&self) -> u64 {
         let drop_one = |index: &u32| {
             let word = self.cell(*index).state().load(SeqCst);
-            self.drop_waiting(*index, word).is_some()
+            let word = match State::from_word(word).kind {
+                // One at a time, from the first on.
+                CellKind::Ready | CellKind::Inside => self.part_first(*index, word),
+                _ => Some(word),
+            };
+            word.is_some_and(|word| self.drop_waiting(*index, word).is_some())
         };
         (0..self.cells()).filter(drop_one).count() as u64
     }

@@ -2,13 +2,12 @@
 //!
 //! The sender may die between any two lines: what it published by then was sent, the first of the batch; the rest was not.
 
-use ipc_proto::Kind;
+use ipc_proto::{Kind, Timestamp};
 use ipc_shm::clock;
 
-use super::{LevelSender, Stamp, Whence};
+use super::LevelSender;
 use crate::error::{BatchPortError, SendFailure};
-use crate::shm::payload::Writable;
-use crate::shm::ring::{Claim, Few, SMALL_BYTES, TOGETHER};
+use crate::shm::ring::{Claim, Few, Run, RunPublication, TOGETHER};
 use crate::wait::Wait;
 
 impl LevelSender {
@@ -36,107 +35,126 @@ impl LevelSender {
         Ok(())
     }
 
-    /// Sends the first few small payloads, as far as cells are free in FIFO order: claims all, then
-    /// fills and publishes each. So the lines of many cells are on their way at once,
-    /// where a locked instruction between any two would wait for each.
+    /// Sends the first few small payloads as one run, as far as cells are free in FIFO order.
     fn send_together(&self, payloads: &[&[u8]], kind: Kind) -> Result<usize, BatchPortError> {
-        let most = self.most_inline.min(SMALL_BYTES);
-        let is_small = |payload: &&&[u8]| payload.len() <= most;
+        let is_small = |payload: &&&[u8]| payload.len() <= self.most_inline;
         let count = payloads.iter().take(TOGETHER).take_while(is_small).count();
         if count == 0 {
             return Ok(0);
         }
         let (shared, ring) = (&*self.shared, &self.level.ring);
-        let mut cursor = self.cursor.borrow_mut();
-        let claims = ring.claim_batch(shared.seat, kind, &mut cursor, count);
-        if claims.is_empty() {
+        let claimed = ring.claim_run(shared.seat, &mut self.cursor.borrow_mut(), count);
+        let Some(run) = claimed else {
             return Ok(0);
-        }
-        drop(cursor);
+        };
         // Only now: see `claim_now`.
         if !shared.is_open() {
-            claims.into_iter().for_each(|claim| self.give_back(claim));
+            self.give_back_run(run);
             return Ok(0);
         }
-        self.spin.hits(claims.len() as u32);
-        self.fill_and_publish(claims, payloads, kind)
+        self.spin.hits(run.len() as u32);
+        self.fill_and_publish(run, payloads, kind)
     }
 
     #[inline(always)]
     fn fill_and_publish(
         &self,
-        claims: Few<Claim>,
+        run: Run,
         payloads: &[&[u8]],
         kind: Kind,
     ) -> Result<usize, BatchPortError> {
-        let count = claims.len();
+        let ring = &self.level.ring;
+        let payloads = &payloads[..run.len()];
         let sent_at = clock::wall();
+        let first = self.sequence.get();
         let mut bytes = 0;
-        let mut whence = Whence::InTurn;
-        // Where an error leaves the rest of the claims: given back.
-        let mut claims = claims.into_iter();
-        for (sent, payload) in payloads[..count].iter().enumerate() {
-            let Some(claim) = claims.next() else { break };
-            let stamp = self.stamp(sent_at);
-            let published = match self.writable(claim, None, payload.len()) {
-                Ok(mut place) => {
-                    place.bytes_mut().copy_from_slice(payload);
-                    self.publish_behind(place, kind, stamp, whence)
+        for (number, payload) in payloads.iter().enumerate() {
+            ring.begin_in(&run, number, kind);
+            let place = self
+                .level
+                .payloads
+                .writable(run.claim(number), None, payload.len());
+            let mut place = match place {
+                Ok(place) => place,
+                Err((_, bad)) => {
+                    self.give_back_run(run);
+                    let error = SendFailure::damaged(bad.reason).into();
+                    return Err(BatchPortError { sent: 0, error });
                 }
-                Err(lack) => Err(self.failure(lack)),
             };
-            match published {
-                Ok(now) => whence = now,
-                Err(failure) => {
-                    claims.for_each(|claim| self.give_back(claim));
-                    self.sent(sent as u64, bytes);
-                    let error = failure.into();
-                    return Err(BatchPortError { sent, error });
-                }
+            place.bytes_mut().copy_from_slice(payload);
+            self.describe(&place, self.stamp(sent_at));
+            ring.end_in(&run, number);
+            bytes += payload.len();
+        }
+        match ring.publish_run(run) {
+            RunPublication::Done => {}
+            RunPublication::SteppedOver(claims) => {
+                self.sequence.set(first);
+                self.publish_all_at_end(claims, payloads, kind, sent_at)?;
+            }
+            RunPublication::Lost => {
+                let error = self.lost().into();
+                return Err(BatchPortError { sent: 0, error });
+            }
+        }
+        self.sent(payloads.len() as u64, bytes);
+        Ok(payloads.len())
+    }
+
+    /// Receivers went past while the run was written: each message moves to the end, in order.
+    #[cold]
+    fn publish_all_at_end(
+        &self,
+        claims: Few<Claim>,
+        payloads: &[&[u8]],
+        kind: Kind,
+        sent_at: Timestamp,
+    ) -> Result<(), BatchPortError> {
+        let mut claims = claims.into_iter();
+        let mut bytes = 0;
+        for (sent, payload) in payloads.iter().enumerate() {
+            let Some(claim) = claims.next() else { break };
+            // As it was described before.
+            let stamp = self.stamp(sent_at);
+            let published = self.publish_at_end(claim, None, payload.len(), kind, stamp);
+            if let Err(failure) = published {
+                claims.for_each(|claim| self.give_back(claim));
+                self.sent(sent as u64, bytes);
+                let error = failure.into();
+                return Err(BatchPortError { sent, error });
             }
             bytes += payload.len();
         }
-        self.sent(count as u64, bytes);
-        Ok(count)
+        Ok(())
     }
 
-    /// Publishes the next of a batch. Once one of it was stepped over, those behind it move to the end behind it.
-    #[inline(always)]
-    fn publish_behind(
-        &self,
-        place: Writable<'_>,
-        kind: Kind,
-        stamp: Stamp,
-        whence: Whence,
-    ) -> Result<Whence, SendFailure> {
-        match whence {
-            Whence::InTurn => self.publish(place, kind, stamp),
-            Whence::AtEnd => {
-                // It stays where it is if there is no room.
-                self.describe(&place, stamp);
-                let (chunk, len) = (place.chunk(), place.len());
-                self.publish_at_end(place.into_claim(), chunk, len, kind, stamp)
-            }
-        }
+    #[cold]
+    fn give_back_run(&self, run: Run) {
+        self.level.ring.abandon_run(run);
+        self.shared.tell_room();
+        self.shared.wake_if_closed();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering::SeqCst;
+    use std::time::Duration;
 
     use ipc_proto::{Name, QueueSettings};
     use ipc_shm::Namespace;
 
     use super::*;
-    use crate::contract::Transport;
+    use crate::batch::Batch;
+    use crate::contract::{SendPort, Transport};
     use crate::delivery::ByteDelivery;
-    use crate::error::{RecvFailure, RecvPortError};
+    use crate::error::{RecvFailure, RecvPortError, SendPortError};
     use crate::open_request::OpenRequest;
     use crate::send_options::SendOptions;
     use crate::shm::ShmQueue;
-    use crate::shm::memory::Word;
-    use crate::shm::word::{CellKind, State};
+    use crate::shm::memory::{Memory, RingWord, Word};
+    use crate::shm::word::{CellKind, Lap, Position, State};
 
     #[test]
     fn a_batch_of_which_the_first_was_stepped_over_keeps_its_order() {
@@ -219,10 +237,10 @@ mod tests {
         assert!(ShmQueue::remove(&namespace, &name).unwrap());
     }
 
-    fn steps_over_the_first_of_three(capacity: u32) {
+    /// A queue of a few places, in a folder of its own.
+    fn queue_of(capacity: u32) -> (tempfile::TempDir, ShmQueue) {
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         let namespace = Namespace::in_folder(folder.path().join("root"), "batch").unwrap();
-        let name = Name::new("q").unwrap();
         let request = OpenRequest {
             settings: QueueSettings {
                 capacity,
@@ -230,14 +248,160 @@ mod tests {
             },
             ..OpenRequest::default()
         };
-        let queue = ShmQueue::open(&namespace, &name, &request).unwrap();
+        let queue = ShmQueue::open(&namespace, &Name::new("q").unwrap(), &request).unwrap();
+        (folder, queue)
+    }
+
+    #[test]
+    fn what_is_published_late_stands_behind_what_was_sent_before() {
+        let (_folder, queue) = queue_of(3);
+        let (handle, receiver) = (queue.shm_sender(), queue.shm_receiver());
+        let sender = handle.at(0);
+        // The first cell is several laps ahead of the others.
+        handle.send(b"again", Kind::Data, Wait::No).unwrap();
+        for _ in 0..2 {
+            let delivery = ByteDelivery::from(receiver.receive(Wait::No).unwrap());
+            delivery.nack_after(Duration::ZERO).unwrap();
+        }
+        let delivery = ByteDelivery::from(receiver.receive(Wait::No).unwrap());
+        delivery.ack().unwrap();
+
+        let lend = || sender.loan(1, Kind::Data, Wait::No).unwrap();
+        let [mut early, _filler, mut far] = [(); 3].map(|()| lend());
+        far.bytes_mut()[0] = 1;
+        far.publish().unwrap();
+        early.bytes_mut()[0] = 2;
+        // As a receiver that found something behind it. There is no room at the end.
+        let cell = sender.level.ring.cell(1).state();
+        let word = cell.load(SeqCst);
+        let over = State::from_word(word).stepped_over().to_word();
+        cell.swap_if(word, over, SeqCst).unwrap();
+        early.publish().unwrap();
+        for expected in [1, 2] {
+            let delivery = ByteDelivery::from(receiver.receive(Wait::No).unwrap());
+            assert_eq!(delivery.payload(), [expected]);
+            delivery.ack().unwrap();
+        }
+    }
+
+    #[test]
+    fn each_cell_of_a_run_begins_a_new_occupancy() {
+        let (_folder, queue) = queue_of(4);
+        let (handle, receiver) = (queue.shm_sender(), queue.shm_receiver());
+        let ring = &handle.at(0).level.ring;
+        let mut before = [None; 4];
+        for _ in 0..3 {
+            handle
+                .send_batch(&[b"a", b"b", b"c", b"d"], Kind::Data, Wait::No)
+                .unwrap();
+            let now = [0, 1, 2, 3].map(|index| Some(ring.cell(index).occupancy()));
+            assert!(
+                now.iter().zip(before).all(|(now, before)| *now != before),
+                "{now:?}"
+            );
+            before = now;
+            let mut batch: Batch<'_, ByteDelivery<'_>> = Batch::new();
+            receiver.receive_batch(4, Wait::No, &mut *batch).unwrap();
+            batch.ack().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_owned_delivery_is_in_no_run_any_more() {
+        let (_folder, queue) = queue_of(4);
+        let (handle, receiver) = (queue.shm_sender(), queue.shm_receiver());
+        let ring = &handle.at(0).level.ring;
+        let payloads: [&[u8]; 3] = [b"a", b"b", b"c"];
+        handle.send_batch(&payloads, Kind::Data, Wait::No).unwrap();
+        let mut batch: Batch<'_, ByteDelivery<'_>> = Batch::new();
+        receiver.receive_batch(3, Wait::No, &mut *batch).unwrap();
+        let state = |index| State::from_word(ring.cell(index).state().load(SeqCst));
+        assert_eq!(state(0).len(), 3);
+        let owned = batch.remove(1).into_owned();
+        let states = [0, 1, 2].map(|index| (state(index).kind, state(index).len()));
+        assert_eq!(states, [(CellKind::Leased, 1); 3]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| owned.ack().unwrap());
+            batch.ack().unwrap();
+        });
+        assert_eq!(queue.stats().unwrap().in_use(), 0);
+    }
+
+    #[test]
+    fn a_damaged_hint_into_a_run_is_not_believed() {
+        let (_folder, queue) = queue_of(4);
         let handle = queue.shm_sender();
         let sender = handle.at(0);
         let ring = &sender.level.ring;
         let mut cursor = sender.cursor.borrow_mut();
-        let claims = ring.claim_batch(sender.shared.seat, Kind::Data, &mut cursor, 3);
+        let run = ring.claim_run(sender.shared.seat, &mut cursor, 3).unwrap();
         drop(cursor);
-        let first = claims.iter().next().unwrap().index();
+        for number in 0..3 {
+            ring.begin_in(&run, number, Kind::Data);
+            ring.end_in(&run, number);
+        }
+        let into = Position::new(Lap::default(), 1).to_word();
+        ring.memory().ring_word(RingWord::Head).store(into, SeqCst);
+        let receiver = queue.shm_receiver();
+        let received = receiver.receive(Wait::No).map(drop);
+        assert!(
+            matches!(received, Err(RecvPortError::Empty)),
+            "{received:?}"
+        );
+        let mut batch: Vec<ByteDelivery<'_>> = Vec::new();
+        let received = receiver.receive_batch(4, Wait::No, &mut batch);
+        assert!(
+            matches!(received, Err(RecvPortError::Empty)),
+            "{received:?}"
+        );
+
+        let payloads: [&[u8]; 3] = [&[0], &[1], &[2]];
+        assert_eq!(sender.fill_and_publish(run, &payloads, Kind::Data), Ok(3));
+        receiver.receive_batch(4, Wait::No, &mut batch).unwrap();
+        let payloads: Vec<_> = batch.iter().map(ByteDelivery::payload).collect();
+        assert_eq!(payloads, [[0], [1], [2]]);
+    }
+
+    #[test]
+    fn what_was_sent_singly_joins_no_run_and_room_that_was_left_is_claimed() {
+        let (_folder, queue) = queue_of(8);
+        let (handle, receiver) = (queue.shm_sender(), queue.shm_receiver());
+        let mut batch: Batch<'_, ByteDelivery<'_>> = Batch::new();
+        for round in 0..20_u8 {
+            let first = [round, 0];
+            let rest: Vec<[u8; 2]> = (1..8).map(|number| [round, number]).collect();
+            handle.send(&first, Kind::Data, Wait::No).unwrap();
+            let rest: Vec<&[u8]> = rest.iter().map(|payload| &payload[..]).collect();
+            let (some, others) = rest.split_at(usize::from(round) % 7);
+            handle.send_batch(some, Kind::Data, Wait::No).unwrap();
+            handle.send_batch(others, Kind::Data, Wait::No).unwrap();
+            let full = handle.send(b"more", Kind::Data, Wait::No);
+            assert!(
+                matches!(full, Err(SendPortError::NoRoom { .. })),
+                "{full:?}"
+            );
+            receiver
+                .receive_batch(1 + usize::from(round) % 3, Wait::No, &mut *batch)
+                .unwrap();
+            receiver.receive_batch(8, Wait::No, &mut *batch).unwrap();
+            for (number, delivery) in (0..).zip(batch.iter()) {
+                assert_eq!(delivery.payload(), [round, number]);
+            }
+            assert_eq!(batch.len(), 8);
+            batch.ack().unwrap();
+            assert_eq!(queue.stats().unwrap().in_use(), 0);
+        }
+    }
+
+    fn steps_over_the_first_of_three(capacity: u32) {
+        let (_folder, queue) = queue_of(capacity);
+        let handle = queue.shm_sender();
+        let sender = handle.at(0);
+        let ring = &sender.level.ring;
+        let mut cursor = sender.cursor.borrow_mut();
+        let run = ring.claim_run(sender.shared.seat, &mut cursor, 3).unwrap();
+        drop(cursor);
+        let first = run.claim(0).index();
 
         // As a receiver that found something behind the second.
         let cell = ring.cell(first).state();
@@ -245,14 +409,17 @@ mod tests {
         let over = State::from_word(word).stepped_over().to_word();
         cell.swap_if(word, over, SeqCst).unwrap();
         let payloads: [&[u8]; 3] = [&[0], &[1], &[2]];
-        let sent = sender.fill_and_publish(claims, &payloads, Kind::Data);
+        let sent = sender.fill_and_publish(run, &payloads, Kind::Data);
         assert_eq!(sent, Ok(3));
+        let more = u8::from(capacity > 3);
+        if more > 0 {
+            sender.send(&[3], Kind::Data, Wait::No).unwrap();
+        }
         let receiver = queue.shm_receiver();
-        for number in 0..3 {
+        for number in 0..3 + more {
             let delivery = receiver.receive(Wait::No).unwrap();
             assert_eq!(delivery.payload(), [number]);
             ByteDelivery::from(delivery).ack().unwrap();
         }
-        assert!(ShmQueue::remove(&namespace, &name).unwrap());
     }
 }

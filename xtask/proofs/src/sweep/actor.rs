@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use ipc_proto::{Name, QueueSettings};
+use ipc_proto::{MessageId, Name, QueueSettings};
+use ipc_queue::shm::Inspector;
 use ipc_queue::snapshot::{Place, save_from};
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport, Wait};
 use ipc_queue::{ByteQueue, QueueError, ShmQueue};
@@ -169,10 +170,25 @@ impl Play {
         Ok(ByteQueue::over(queue))
     }
 
+    /// The ids of the messages that wait, oldest first.
+    pub fn waiting(&self) -> Result<Vec<MessageId>> {
+        let queue = Inspector::open(&self.namespace, &Name::new(QUEUE)?)?;
+        let waiting = queue.waiting(CAPACITY as usize).into_iter();
+        Ok(waiting.map(|waiting| waiting.message).collect())
+    }
+
     /// Creates a queue with priorities, and attaches.
     pub fn attach_with_priorities(&self) -> Result<ByteQueue> {
         self.create(QueueSettings {
             priorities: true,
+            ..self.settings.clone()
+        })
+    }
+
+    /// Makes a queue whose leases do not end by time, and attaches: there messages are taken together.
+    pub fn attach_without_lease(&self) -> Result<ByteQueue> {
+        self.create(QueueSettings {
+            lease: None,
             ..self.settings.clone()
         })
     }

@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 
 use super::actor::Play;
 use super::cases::{
-    attaching, batches, clock, dead, files, headed, letters, priorities, receiving, saying,
-    sending, settling, snapshots, snoozing, switches, terms,
+    attaching, batches, clock, dead, files, headed, letters, picking, priorities, receiving, runs,
+    saying, sending, settling, snapshots, snoozing, switches, terms,
 };
 
 /// An operation of a process, in all its states.
@@ -35,8 +35,9 @@ impl State {
 }
 
 /// The operations in which a process is also stopped: those on messages. Other operations cover
-/// priorities and keys.
-const STOPPED: [&str; 20] = [
+/// priorities and keys. Not `revoke`: when it goes on, it ends the lease of the process that holds
+/// the message by then, as it should. The survivor expects to keep its lease.
+const STOPPED: [&str; 21] = [
     "send-inline",
     "send-chunked",
     "send-delayed",
@@ -57,6 +58,7 @@ const STOPPED: [&str; 20] = [
     "purge",
     "extend",
     "expire",
+    "drop-message",
 ];
 
 impl Operation {
@@ -166,6 +168,31 @@ pub const OPERATIONS: &[Operation] = &[
         states: batches::ACK,
     },
     Operation {
+        name: "send-run",
+        what: "several messages are sent as one run, or a single one into a run of room",
+        states: runs::SEND,
+    },
+    Operation {
+        name: "receive-run",
+        what: "a run of messages, or a part of it, is taken",
+        states: runs::RECEIVE,
+    },
+    Operation {
+        name: "ack-run",
+        what: "a run of messages is acknowledged at once",
+        states: runs::ACK,
+    },
+    Operation {
+        name: "settle-in-run",
+        what: "one of the messages that were taken as a run is settled by itself",
+        states: runs::SETTLE,
+    },
+    Operation {
+        name: "purge-run",
+        what: "a run of messages is dropped; the first ones, if it is cut short",
+        states: runs::PURGE,
+    },
+    Operation {
         name: "ack",
         what: "a delivery is acked",
         states: settling::ACK,
@@ -209,6 +236,16 @@ pub const OPERATIONS: &[Operation] = &[
         name: "purge",
         what: "waiting messages are dropped; the first ones, if it is interrupted",
         states: terms::PURGE,
+    },
+    Operation {
+        name: "drop-message",
+        what: "one waiting message is dropped by its id",
+        states: picking::DROP,
+    },
+    Operation {
+        name: "revoke",
+        what: "the lease of one message is ended by the message's id",
+        states: picking::REVOKE,
     },
     Operation {
         name: "forget",

@@ -10,13 +10,13 @@ use clap::Args;
 use ipc_proto::{Kind, MessageId, Priority};
 use ipc_queue::shm::ShmSender;
 use ipc_queue::transport::{OpenMode, SendPort, SendPortError, Transport, Wait};
-use ipc_queue::{ByteDelivery, ByteQueue, ByteReceiver, SendFailure, SendOptions};
+use ipc_queue::{Batch, ByteDelivery, ByteQueue, ByteReceiver, SendFailure, SendOptions};
 use ipc_shm::Namespace;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 
 use super::log::{Event, Log};
-use super::{QUEUE, Role, canary, open_queue, orderly, payload};
+use super::{QUEUE, Role, Settings, canary, open_queue, orderly, payload};
 
 /// The arguments of an actor.
 #[derive(Debug, Args)]
@@ -24,6 +24,8 @@ pub struct Options {
     role: Role,
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[arg(long, value_enum, default_value = "full")]
+    settings: Settings,
     #[arg(long)]
     folder: PathBuf,
     #[arg(long, default_value = "/dev/null")]
@@ -41,14 +43,15 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         Role::Send | Role::Receive => {}
     }
     let mut log = Log::create(&options.log)?;
-    let queue = open_queue(&namespace, OpenMode::Open)?;
+    let queue = open_queue(&namespace, OpenMode::Open, options.settings)?;
     match options.role {
         Role::Send => {
             let queues = Queues {
                 sender: queue.shm_sender(),
                 batches: queue.shm_sender(),
                 batched: 0,
-                orderly: orderly::open(&namespace, OpenMode::Open)?.shm_sender(),
+                settings: options.settings,
+                orderly: orderly::Sender::open(&namespace)?,
             };
             send(queues, &mut log)?;
         }
@@ -68,26 +71,23 @@ struct Queues {
     /// The same, for batches: only the numbers of this handle show which messages a batch was.
     batches: ShmSender,
     batched: u64,
-    orderly: ShmSender,
+    settings: Settings,
+    orderly: orderly::Sender,
 }
-
-/// The step from one of a batch's messages to the next: the other priorities have the numbers
-/// between.
-const STEP: u64 = Priority::COUNT as u64;
 
 /// Sends until the queue is closed.
 fn send(mut queues: Queues, log: &mut Log) -> Result<()> {
     loop {
         let sent = match fastrand::u32(..100) {
-            0..4 => queues.send_batch(log),
-            4 => queues.send_too_large(),
-            5..12 => queues.send_keyed(log),
+            0..25 => queues.send_batch(log),
+            25 => queues.send_too_large(),
+            26..32 => queues.send_keyed(log),
             _ => queues.send_one(log),
         };
         if sent? == Goes::Over {
             return Ok(());
         }
-        if let Some(id) = orderly::send(&queues.orderly)? {
+        for id in orderly::send(&mut queues.orderly)? {
             log.note(Event::Ordered, id, 0)?;
         }
     }
@@ -104,7 +104,7 @@ impl Queues {
     fn send_one(&self, log: &mut Log) -> Result<Goes> {
         let lent = self
             .sender
-            .loan_with(payload::random_size(), &options(), wait());
+            .loan_with(payload::random_size(), &self.options(), wait());
         let mut loan = match lent {
             Ok(loan) => loan,
             Err(failure) => return not_now(failure),
@@ -127,7 +127,7 @@ impl Queues {
         } else {
             fastrand::u64(..16)
         };
-        let options = options().key(key.to_le_bytes());
+        let options = self.options().key(key.to_le_bytes());
         let mut payload = vec![0; payload::random_size()];
         payload::fill(&mut payload, key);
         let id = match send_with(&self.sender, &payload, &options, wait()) {
@@ -146,9 +146,10 @@ impl Queues {
     }
 
     fn send_batch(&mut self, log: &mut Log) -> Result<Goes> {
-        let payloads: Vec<Vec<u8>> = (0..fastrand::usize(1..6))
+        let most = if fastrand::bool() { 64 } else { 200 };
+        let payloads: Vec<Vec<u8>> = (0..fastrand::usize(1..20))
             .map(|_| {
-                let mut payload = vec![0; fastrand::usize(..200)];
+                let mut payload = vec![0; fastrand::usize(..=most)];
                 payload::fill(&mut payload, fastrand::u64(..));
                 payload
             })
@@ -160,10 +161,35 @@ impl Queues {
         };
         for _ in 0..sent {
             let id = MessageId::new(self.batches.id(), self.batched);
-            self.batched += STEP;
+            self.batched += self.step();
             log.note(Event::Accepted, id, 0)?;
         }
         failure.map_or(Ok(Goes::On), not_now)
+    }
+
+    /// The step from one of a batch's messages to the next: other priorities have the numbers
+    /// between.
+    fn step(&self) -> u64 {
+        match self.settings.has_priorities() {
+            true => Priority::COUNT as u64,
+            false => 1,
+        }
+    }
+
+    /// Mostly without options.
+    fn options(&self) -> SendOptions {
+        let options = match fastrand::u32(..4) {
+            0 if self.settings.has_priorities() => {
+                SendOptions::new().priority(Priority::ALL[fastrand::usize(..Priority::COUNT)])
+            }
+            _ => SendOptions::new(),
+        };
+        match fastrand::u32(..40) {
+            0 => options.delay(Duration::from_millis(fastrand::u64(1..20))),
+            // The expiry is later than it can stay in the queue.
+            1 => options.expires_in(Duration::from_secs(3600)),
+            _ => options,
+        }
     }
 
     fn send_too_large(&self) -> Result<Goes> {
@@ -191,20 +217,6 @@ fn wait() -> Wait {
     Wait::at_most(Duration::from_millis(fastrand::u64(..50)))
 }
 
-/// Returns options, most of the time empty ones.
-fn options() -> SendOptions {
-    let options = match fastrand::u32(..4) {
-        0 => SendOptions::new().priority(Priority::ALL[fastrand::usize(..Priority::COUNT)]),
-        _ => SendOptions::new(),
-    };
-    match fastrand::u32(..40) {
-        0 => options.delay(Duration::from_millis(fastrand::u64(1..20))),
-        // The expiry is later than it can stay in the queue.
-        1 => options.expires_in(Duration::from_secs(3600)),
-        _ => options,
-    }
-}
-
 fn not_now(error: SendPortError) -> Result<Goes> {
     match error {
         SendPortError::NoRoom { .. } => Ok(Goes::On),
@@ -216,24 +228,68 @@ fn not_now(error: SendPortError) -> Result<Goes> {
 
 fn receive(receiver: &ByteReceiver, log: &mut Log) -> Result<()> {
     loop {
-        let most = if fastrand::u32(..20) == 0 { 4 } else { 1 };
-        let batch = match receiver.recv_batch(most, wait()) {
+        let most = match fastrand::u32(..4) {
+            0 => fastrand::usize(2..12),
+            _ => 1,
+        };
+        let mut batch = match receiver.recv_batch(most, wait()) {
             Ok(batch) => batch,
             Err(error) if error.is_timeout() => continue,
             Err(error) if error.is_closed() => return Ok(()),
             Err(error) => return Err(error).context("nothing was received"),
         };
-        for delivery in batch {
+        for delivery in batch.iter() {
             log.note(Event::Received, delivery.id(), delivery.attempt())?;
-            if !payload::is_whole(delivery.payload()) {
-                log.note(Event::Corrupt, delivery.id(), delivery.attempt())?;
-            }
-            if fastrand::u32(..10) == 0 {
-                thread::sleep(Duration::from_micros(fastrand::u64(..2_000)));
-            }
-            settle(delivery, log)?;
+            check(delivery, log)?;
         }
+        if fastrand::u32(..10) == 0 {
+            thread::sleep(Duration::from_micros(fastrand::u64(..2_000)));
+        }
+        // Some of them alone, in any order, and the rest together.
+        let alone = match fastrand::u32(..3) {
+            0 => 0,
+            1 => fastrand::usize(..=batch.len()),
+            _ => batch.len(),
+        };
+        for _ in 0..alone {
+            let which = fastrand::usize(..batch.len());
+            settle(batch.remove(which), log)?;
+        }
+        ack_all(batch, log)?;
     }
+}
+
+fn check(delivery: &ByteDelivery<'_>, log: &mut Log) -> Result<()> {
+    if !payload::is_whole(delivery.payload()) {
+        log.note(Event::Corrupt, delivery.id(), delivery.attempt())?;
+    }
+    Ok(())
+}
+
+fn ack_all<'a>(mut batch: Batch<'a, ByteDelivery<'a>>, log: &mut Log) -> Result<()> {
+    let mut acked: Vec<_> = batch.iter().map(|it| (it.id(), it.attempt())).collect();
+    for delivery in batch.iter() {
+        // Read to the end: another holder must not have changed it.
+        check(delivery, log)?;
+        log.note(Event::Settling, delivery.id(), delivery.attempt())?;
+    }
+    if let Err(error) = batch.ack() {
+        for failed in std::iter::once(&error.first).chain(&error.others) {
+            if !failed.is_lease_lost() {
+                bail!("a batch was not acknowledged: {error}");
+            }
+        }
+        let failed = 1 + error.others.len();
+        if (failed, acked.len() - failed) != (error.failed, error.acked) {
+            bail!("the errors of a batch do not add up: {error:?}");
+        }
+        // The id of a lost message may be that of its cell's next one, so none is noted.
+        acked.clear();
+    }
+    for (id, attempt) in acked {
+        log.note(Event::Acked, id, attempt)?;
+    }
+    Ok(())
 }
 
 fn settle(delivery: ByteDelivery<'_>, log: &mut Log) -> Result<()> {
@@ -262,9 +318,7 @@ fn settle(delivery: ByteDelivery<'_>, log: &mut Log) -> Result<()> {
                 }
             }
             // Read to the end: another holder must not have changed it.
-            if !payload::is_whole(delivery.payload()) {
-                log.note(Event::Corrupt, id, attempt)?;
-            }
+            check(&delivery, log)?;
             log.note(Event::Settling, id, attempt)?;
             let acked = delivery.ack();
             if acked.is_ok() {

@@ -5,16 +5,15 @@
 //! sends, whatever happens to the senders.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ipc_proto::{Kind, MessageId, Name, QueueSettings, SenderId};
 use ipc_queue::shm::ShmSender;
-use ipc_queue::transport::{
-    OpenMode, OpenRequest, RecvPortError, SendPort, SendPortError, Settle, Transport, Wait,
-};
-use ipc_queue::{RecvFailure, SendFailure, ShmQueue};
+use ipc_queue::transport::{OpenMode, OpenRequest, SendPort, SendPortError, Transport, Wait};
+use ipc_queue::{ByteQueue, SendFailure, ShmQueue};
 use ipc_shm::Namespace;
 
 use super::payload;
@@ -40,20 +39,27 @@ pub struct Came {
 impl Orderly {
     pub fn start(namespace: &Namespace) -> Result<Self> {
         let queue = open(namespace, OpenMode::Create)?;
-        let receiver = queue.receiver();
+        let receiver = ByteQueue::over(Arc::new(open(namespace, OpenMode::Open)?)).receiver();
         let thread = thread::Builder::new()
             .name("orderly".to_owned())
             .spawn(move || {
                 let mut came = Came::default();
                 loop {
-                    match receiver.recv(Wait::Forever) {
-                        Ok(delivery) => {
-                            came.corrupt += u64::from(!payload::is_whole(delivery.payload()));
-                            came.note(delivery.metadata().id);
-                            delivery.settle(Settle::Ack)?;
-                        }
-                        Err(RecvPortError::Failed(RecvFailure::Closed)) => return Ok(came),
+                    let mut batch = match receiver.recv_batch(fastrand::usize(1..10), Wait::Forever)
+                    {
+                        Ok(batch) => batch,
+                        Err(error) if error.is_closed() => return Ok(came),
                         Err(error) => return Err(error).context("receiving in order"),
+                    };
+                    for delivery in batch.iter() {
+                        came.corrupt += u64::from(!payload::is_whole(delivery.payload()));
+                        came.note(delivery.id());
+                    }
+                    if fastrand::bool() {
+                        batch.ack()?;
+                    }
+                    for delivery in batch {
+                        delivery.ack()?;
                     }
                 }
             })?;
@@ -92,18 +98,45 @@ impl Came {
     }
 }
 
-/// Sends one message, if there is room soon. `None`: there was none.
-pub fn send(sender: &ShmSender) -> Result<Option<MessageId>> {
+/// Sends one message or a batch, if there is room soon. Returns the ids of those that were sent.
+pub fn send(sender: &mut Sender) -> Result<Vec<MessageId>> {
     let wait = Wait::at_most(Duration::from_millis(fastrand::u64(..5)));
-    let mut loan = match sender.loan(fastrand::usize(..=64), Kind::Data, wait) {
-        Ok(loan) => loan,
-        Err(SendPortError::NoRoom { .. } | SendPortError::Failed(SendFailure::Closed)) => {
-            return Ok(None);
-        }
-        Err(failure) => return Err(failure).context("a loan was refused"),
+    let count = match fastrand::u32(..3) {
+        0 => fastrand::usize(2..12),
+        _ => 1,
     };
-    payload::fill(&mut loan, fastrand::u64(..));
-    Ok(Some(loan.publish().context("a loan was not published")?))
+    let payloads: Vec<Vec<u8>> = (0..count).map(|_| random_payload()).collect();
+    let payloads: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+    let sent = match sender.port.send_batch(&payloads, Kind::Data, wait) {
+        Ok(()) => count,
+        Err(cut) => match cut.error {
+            SendPortError::NoRoom { .. } | SendPortError::Failed(SendFailure::Closed) => cut.sent,
+            error => return Err(error).context("a batch was refused"),
+        },
+    };
+    let first = sender.sent;
+    sender.sent += sent as u64;
+    let ids = (first..sender.sent).map(|number| MessageId::new(sender.port.id(), number));
+    Ok(ids.collect())
+}
+
+/// Sends into the orderly queue, and counts.
+pub struct Sender {
+    port: ShmSender,
+    sent: u64,
+}
+
+impl Sender {
+    pub fn open(namespace: &Namespace) -> Result<Self> {
+        let port = open(namespace, OpenMode::Open)?.shm_sender();
+        Ok(Self { port, sent: 0 })
+    }
+}
+
+fn random_payload() -> Vec<u8> {
+    let mut payload = vec![0; fastrand::usize(..=64)];
+    payload::fill(&mut payload, fastrand::u64(..));
+    payload
 }
 
 pub fn open(namespace: &Namespace, mode: OpenMode) -> Result<ShmQueue> {

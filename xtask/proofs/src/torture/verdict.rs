@@ -11,6 +11,7 @@ use ipc_queue::transport::{RecvPortError, Settle, Transport, Wait};
 use ipc_queue::{RecvFailure, ShmQueue};
 use serde::Serialize;
 
+use super::Settings;
 use super::log::{self, Event, Record};
 use super::orderly::Came;
 
@@ -18,6 +19,7 @@ use super::orderly::Came;
 #[derive(Debug, Default, Serialize)]
 pub struct Verdict {
     seed: u64,
+    settings: Option<Settings>,
     kills: u64,
     stops: u64,
     /// Messages that a send accepted, if the sender lived to note it.
@@ -89,13 +91,14 @@ impl Verdict {
 
     pub fn add_trouble(
         &mut self,
-        seed: u64,
+        (seed, settings): (u64, Settings),
         kills: u64,
         stops: u64,
         hung: u64,
         recoveries: &mut [Duration],
     ) {
         (self.seed, self.kills, self.stops, self.hung) = (seed, kills, stops, hung);
+        self.settings = Some(settings);
         recoveries.sort_unstable();
         let rank = |share: f64| {
             #[expect(
@@ -160,8 +163,11 @@ impl fmt::Display for Verdict {
         let Recovery { p50, p99, max } = self.recovery_ms;
         writeln!(
             f,
-            "seed {}: {} kills, {} stops",
-            self.seed, self.kills, self.stops
+            "seed {}, settings {}: {} kills, {} stops",
+            self.seed,
+            self.settings.map_or("unknown", Settings::name),
+            self.kills,
+            self.stops
         )?;
         writeln!(
             f,
