@@ -3,7 +3,7 @@
 use anyhow::Result;
 use comfy_table::Color;
 use ipc_queue::QueueStats;
-use ipc_queue::shm::Inspector;
+use ipc_queue::shm::{BlockedView, Inspector};
 use ipc_shm::Presence;
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use crate::show::{self, Show};
 use crate::table::{Column, Table, colored, plain};
 
 const FACTS: [Column; 2] = [("", 0), ("", 0)];
-const PROCESSES: [Column; 3] = [("process", 0), ("#pid", 0), ("state", 0)];
+const PROCESSES: [Column; 4] = [("process", 0), ("#pid", 0), ("state", 0), ("blocked", 1)];
 const HOLDINGS: [Column; 7] = [
     ("message held", 0),
     ("by", 2),
@@ -73,6 +73,7 @@ fn value(queue: &str, subject: &Subject, seen: &Seen) -> Value {
         Subject::Asked(_) => None,
     };
     let held = seen.held.as_deref();
+    let blocked = mapped.map(|inspector| inspector.blocked());
     let oldest = subject.oldest().map(|at| show::age(at).as_secs_f64());
     json!({
         "queue": queue,
@@ -87,8 +88,8 @@ fn value(queue: &str, subject: &Subject, seen: &Seen) -> Value {
         "oldest_seconds": oldest,
         "participants": mapped.map(|inspector| participants(inspector)),
         "pool": mapped.map(|inspector| pool_value(inspector)),
-        "senders_wait": mapped.map(|inspector| inspector.has_waiters().0),
-        "receivers_wait": mapped.map(|inspector| inspector.has_waiters().1),
+        "blocked_senders": blocked.map(|blocked| blocked.senders),
+        "blocked_receivers": blocked.map(|blocked| blocked.receivers),
     })
 }
 
@@ -106,7 +107,18 @@ fn participants(inspector: &Inspector) -> Vec<Value> {
     all.map(|(slot, gone)| {
         let alive = slot.presence == Presence::Live && !gone;
         let health = Health::of(&slot.process, gone).name();
-        json!({ "name": slot.name, "pid": slot.process.pid, "alive": alive, "health": health })
+        let blocked = match alive {
+            true => inspector.blocked_in(slot.member),
+            false => BlockedView::default(),
+        };
+        json!({
+            "name": slot.name,
+            "pid": slot.process.pid,
+            "alive": alive,
+            "health": health,
+            "blocked_senders": blocked.senders,
+            "blocked_receivers": blocked.receivers,
+        })
     })
     .collect()
 }
@@ -138,7 +150,16 @@ fn processes(inspector: &Inspector) -> Table {
             (Presence::Live, true) => colored("dead", Color::Red),
             _ => plain("leaving"),
         };
-        table.add(vec![plain(slot.name), plain(slot.process.pid), state]);
+        let blocked = match gone {
+            true => String::new(),
+            false => blocked_in_words(inspector.blocked_in(slot.member)),
+        };
+        table.add(vec![
+            plain(slot.name),
+            plain(slot.process.pid),
+            state,
+            plain(blocked),
+        ]);
     }
     table
 }
@@ -188,13 +209,7 @@ pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'st
         facts.push(("memory", show::bytes(inspector.bytes() as u64)));
         facts.push(("oldest", oldest.unwrap_or_default()));
         facts.push(("payload pool", pool(inspector)));
-        let (senders, receivers) = inspector.has_waiters();
-        let waiting = [(senders, "a sender, for room"), (receivers, "a receiver")];
-        let waiting = waiting
-            .iter()
-            .filter(|(waits, _)| *waits)
-            .map(|(_, who)| *who);
-        facts.push(("waiting now", waiting.collect::<Vec<_>>().join("; ")));
+        facts.push(("blocked now", blocked_in_words(inspector.blocked())));
     }
     facts.extend(settings::in_words(subject.settings()));
     if let Some(keys) = settings::keys_in_words(subject.settings()) {
@@ -208,6 +223,19 @@ pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'st
     }
     facts.push(("state", control::state(stats).to_owned()));
     facts
+}
+
+fn blocked_in_words(blocked: BlockedView) -> String {
+    let all = [
+        (blocked.senders, "sender", ", waiting for room"),
+        (blocked.receivers, "receiver", ""),
+    ];
+    let some = all.iter().filter(|(count, ..)| *count > 0);
+    let words = some.map(|(count, name, what)| {
+        let plural = if *count == 1 { "" } else { "s" };
+        format!("{count} {name}{plural}{what}")
+    });
+    words.collect::<Vec<_>>().join("; ")
 }
 
 fn pool(inspector: &Inspector) -> String {

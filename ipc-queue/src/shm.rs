@@ -8,6 +8,7 @@
 //! runs in every attached process when one dies (`ipc_shm::watch`), when a process opens the queue,
 //! and before a blocked handle goes back to sleep.
 
+mod blocked;
 mod by_priority;
 mod cell;
 mod chunk;
@@ -52,6 +53,7 @@ use ipc_shm::{
     OpenError, Participants, PayloadType, Presence, ProcessIdentity, Segment, View, clock,
 };
 
+pub use blocked::BlockedView;
 pub use by_priority::{ShmReceiver, ShmSender};
 pub(crate) use frozen::{Frozen, NotFrozen, NotPut, Room, TooLittle};
 pub use inspector::{Inspector, Waiting};

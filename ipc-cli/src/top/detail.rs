@@ -36,7 +36,7 @@ const CHANGING: [&str; 8] = [
     "and",
     "keys",
     "payload pool",
-    "waiting now",
+    "blocked now",
     "processes",
 ];
 /// Facts that never change, apart from the settings.

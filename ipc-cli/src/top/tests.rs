@@ -23,6 +23,8 @@ fn view() -> View {
             oldest_seconds: Some(3.25),
             empty_in_seconds: None,
             state: "open",
+            blocked_senders: Some(0),
+            blocked_receivers: Some(1),
         }],
         held: vec![Held {
             queue: "media/resize".into(),
@@ -227,6 +229,8 @@ fn documented() -> View {
         oldest_seconds: Some(1.4),
         empty_in_seconds: Some(6.6),
         state: "open",
+        blocked_senders: Some(0),
+        blocked_receivers: Some(0),
     };
     let quiet = Line {
         held: 0,

@@ -52,6 +52,10 @@ pub struct Line {
     /// ready now.
     pub empty_in_seconds: Option<f64>,
     pub state: &'static str,
+    /// The number of handles that sleep: for room, or for a message. `None` if only the transport
+    /// knows it.
+    pub blocked_senders: Option<u64>,
+    pub blocked_receivers: Option<u64>,
 }
 
 /// One message that a receiver holds.
@@ -350,6 +354,10 @@ impl Known {
         };
         let (sent, acked) = (rate(|stats| stats.sent), rate(|stats| stats.acked));
         let drains = stats.ready > 0 && acked > sent;
+        let blocked = match &self.subject {
+            Subject::Mapped(inspector) => Some(inspector.blocked()),
+            Subject::Asked(_) => None,
+        };
         Line {
             queue: queue.to_owned(),
             ready: stats.ready,
@@ -366,6 +374,8 @@ impl Known {
             deaths: stats.crashes.max(self.died.len() as u64),
             oldest_seconds: self.subject.oldest().map(|at| show::age(at).as_secs_f64()),
             state: control::state(stats),
+            blocked_senders: blocked.map(|blocked| blocked.senders),
+            blocked_receivers: blocked.map(|blocked| blocked.receivers),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Held messages: the holder's health, the end of the lease, and payload memory, as shown by
 //! commands that attach later.
 
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ipc_queue::QueueOptions;
@@ -100,17 +102,67 @@ fn the_largest_payload_shown_to_fit_is_accepted() {
 }
 
 #[test]
-fn a_blocked_sender_and_a_blocked_receiver_are_seen() {
+fn blocked_senders_and_receivers_are_counted_and_a_killed_one_is_not() {
     let place = Place::new("blocked");
-    let queue = place.make("jobs", &QueueOptions::new().capacity(1));
+    // No process has it open besides those that wait, so that none frees a killed one's slot.
+    drop(place.make("jobs", &QueueOptions::new().capacity(1)));
     let name = place.name("jobs");
-    let receiver = Running::start(&mut ipc(&["recv", &name, "--follow"]));
-    wait_until("a receiver waits", || stat(&name)["receivers_wait"] == true);
-    drop(receiver);
+    let counts = || {
+        let stat = stat(&name);
+        let count = |side: &str| stat[side].as_u64().unwrap();
+        (count("blocked_senders"), count("blocked_receivers"))
+    };
+    assert_eq!(counts(), (0, 0));
+    let receive = || Running::start(&mut ipc(&["recv", &name, "--follow"]));
+    let receivers = [receive(), receive()];
+    wait_until("two receivers wait", || counts() == (0, 2));
+    let shown = run(&["stat", &name]).expect(0).out;
+    assert!(shown.contains("2 receivers"), "{shown}");
+    // SIGKILL.
+    drop(receivers);
+    assert_eq!(counts(), (0, 0));
+    let queue = place.make("jobs", &QueueOptions::new());
     queue.transport().pause().unwrap();
     queue.sender().send(b"one").unwrap();
-    let _sender = Running::start(&mut ipc(&["send", &name, "two"]));
-    wait_until("a sender waits", || stat(&name)["senders_wait"] == true);
+    let senders = [(); 3].map(|()| Running::start(&mut ipc(&["send", &name, "two"])));
+    wait_until("three senders wait", || counts() == (3, 0));
     let shown = run(&["stat", &name]).expect(0).out;
-    assert!(shown.contains("a sender, for room"), "{shown}");
+    assert!(shown.contains("3 senders, waiting for room"), "{shown}");
+    let of_each = stat(&name)["participants"].clone();
+    let of_each = of_each.as_array().unwrap().iter();
+    assert_eq!(of_each.filter(|one| one["blocked_senders"] == 1).count(), 3);
+    let metrics = run(&["metrics", &name]).expect(0).out;
+    let mut lines = metrics.lines().filter(|line| line.contains(&name));
+    let metric = lines.find(|line| line.starts_with("ipc_queue_blocked_senders{"));
+    assert!(metric.is_some_and(|line| line.ends_with(" 3")), "{metrics}");
+    let top = run(&["top", &place.0, "--json", "--every", "1ms"])
+        .expect(0)
+        .json();
+    assert_eq!(top["queues"][0]["blocked_senders"], 3);
+    // They are served one by one.
+    for left in [2, 1, 0] {
+        queue.transport().resume().unwrap();
+        queue.receiver().recv().unwrap().ack().unwrap();
+        queue.transport().pause().unwrap();
+        wait_until("one less waits", || counts() == (left, 0));
+    }
+    senders.map(|sender| sender.end().expect(0));
+}
+
+#[test]
+fn futures_that_wait_count_as_blocked_until_they_are_dropped() {
+    let place = Place::new("blocked-tasks");
+    let queue = place.make("jobs", &QueueOptions::new());
+    let blocked = || place.look("jobs").unwrap().blocked();
+    let (mut first, mut second) = (queue.receiver(), queue.receiver());
+    let mut context = Context::from_waker(Waker::noop());
+    {
+        let (mut first, mut second) = (pin!(first.recv_async()), pin!(second.recv_async()));
+        for _ in 0..2 {
+            assert!(first.as_mut().poll(&mut context).is_pending());
+            assert!(second.as_mut().poll(&mut context).is_pending());
+            assert_eq!((blocked().senders, blocked().receivers), (0, 2));
+        }
+    }
+    assert_eq!(blocked().receivers, 0);
 }

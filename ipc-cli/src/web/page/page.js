@@ -427,9 +427,9 @@ class OneQueue {
 
   participants(stat) {
     if (!stat.participants) return null;
-    const columns = [["Process", "name"], ["Number", "num"], ["Health", "corner"]];
+    const columns = [["Process", "name"], ["Number", "num"], ["Blocked", ""], ["Health", "corner"]];
     const rows = stat.participants.map((one) => [
-      one.name || "–", String(one.pid), state(one.alive ? one.health : "dead")]);
+      one.name || "–", String(one.pid), blockedWords(one) || "–", state(one.alive ? one.health : "dead")]);
     return tableCard("Attached processes", columns, rows, "No process has the queue open.");
   }
 
@@ -451,8 +451,8 @@ class OneQueue {
       facts.push(["Payload pool", `${bytes(used_bytes)} of ${bytes(total_bytes)} used`]);
       facts.push(["Largest payload now", bytes(largest_fit_bytes)]);
       facts.push(["Memory", bytes(stat.bytes)], ["File", stat.file]);
-      const waiting = [stat.senders_wait && "a sender, for room", stat.receivers_wait && "a receiver"];
-      facts.push(["Waiting now", waiting.filter(Boolean).join("; ") || "nothing"]);
+      const blocked = blockedWords(stat);
+      facts.push(["Blocked now", blocked || "nothing"]);
     }
     for (const [name, value] of Object.entries(stat.settings)) {
       if (value === null || name === "capacity") continue;
@@ -461,6 +461,13 @@ class OneQueue {
     }
     return card("The queue", list(facts));
   }
+}
+
+/** The handles that sleep, of a queue or of one process. */
+function blockedWords({ blocked_senders: senders, blocked_receivers: receivers }) {
+  const some = (number, name, what) => number && `${count(number)} ${name}${number === 1 ? "" : "s"}${what}`;
+  const all = [some(senders, "sender", ", waiting for room"), some(receivers, "receiver", "")];
+  return all.filter(Boolean).join("; ");
 }
 
 /** A setting in words. The names in the JSON say which values are times or sizes. */
