@@ -197,6 +197,8 @@ impl Families {
             let is_it = |held: &&Held| held.seen.as_ref().is_some_and(|seen| seen.health == health);
             held.iter().filter(is_it).count() as f64
         };
+        let seen = held.iter().filter_map(|held| held.seen.as_ref());
+        let longest = seen.map(|seen| seen.at_least).max().unwrap_or_default();
         for (name, help, value) in [
             (
                 "memory_bytes",
@@ -228,6 +230,11 @@ impl Families {
                 "blocked_receivers",
                 "Receivers that wait for a message.",
                 blocked.receivers as f64,
+            ),
+            (
+                "longest_held_seconds",
+                "Time for which a receiver has held a message, at least.",
+                longest.as_secs_f64(),
             ),
             (
                 "leased_by_stopped",

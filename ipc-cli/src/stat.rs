@@ -1,5 +1,7 @@
 //! `stat`: everything that is known about one queue.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use comfy_table::Color;
 use ipc_queue::QueueStats;
@@ -9,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::address::Subject;
 use crate::control;
-use crate::held::{self, Health, Held};
+use crate::held::{self, Health, Held, SeenInMemory};
 use crate::settings;
 use crate::show::{self, Show};
 use crate::table::{Column, Table, colored, plain};
@@ -23,7 +25,7 @@ const HOLDINGS: [Column; 7] = [
     ("holder is", 0),
     ("#attempt", 4),
     ("lease ends in", 1),
-    ("held at most", 3),
+    ("held for", 3),
 ];
 
 pub fn stat(queue: &str, show: &Show) -> Result<()> {
@@ -168,7 +170,7 @@ fn held_table(held: &[Held]) -> Table {
     let mut table = Table::new(&HOLDINGS);
     for one in held {
         let seen = one.seen.as_ref();
-        let time = |time: Option<std::time::Duration>| time.map_or_else(String::new, show::time);
+        let time = |time: Option<Duration>| time.map_or_else(String::new, show::time);
         let ends = match seen.map(|seen| seen.ends_in) {
             Some(None) => "its holder's end".to_owned(),
             ends => time(ends.flatten()),
@@ -186,10 +188,18 @@ fn held_table(held: &[Held]) -> Table {
             health,
             plain(one.attempt),
             plain(ends),
-            plain(time(seen.map(|seen| seen.at_most))),
+            plain(seen.map_or_else(String::new, held_for)),
         ]);
     }
     table
+}
+
+fn held_for(seen: &SeenInMemory) -> String {
+    let most = show::time(seen.at_most);
+    match seen.at_least {
+        Duration::ZERO => format!("up to {most}"),
+        least => format!("{} to {most}", show::time(least)),
+    }
 }
 
 fn facts(queue: &str, subject: &Subject, stats: &QueueStats) -> Table {

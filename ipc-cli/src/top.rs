@@ -1,8 +1,9 @@
 //! `top`: a live view of queues.
 //!
 //! Reads the queues through read-only mappings, computes rates from two samples, and draws them. A
-//! message has been held for at least the time since it was first seen here or since its lease was
-//! last extended, and for at most the time since it was sent.
+//! message has been held for at least the time since it was first seen here, since its holder took
+//! a message for the last time, or since its lease was last extended. It has been held for at most
+//! the time since it was sent.
 
 mod columns;
 mod detail;

@@ -19,6 +19,7 @@ mod frozen;
 mod geometry;
 mod inspector;
 mod keys;
+mod last_taken;
 mod leases;
 mod letters;
 mod level;
@@ -640,6 +641,11 @@ impl Watched for Shared {
         }
         self.look_around(running);
         self.patrol();
+        let taken = self
+            .contents
+            .counters
+            .taken_in(self.attachment.member().index);
+        last_taken::note(&self.attachment, taken);
         let due = self.look_at_clock()?;
         let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);
         self.next_look.fetch_min(millis, Ordering::SeqCst);

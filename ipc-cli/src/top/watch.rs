@@ -66,8 +66,8 @@ pub struct Held {
     pub holder: String,
     pub pid: u32,
     pub attempt: u8,
-    /// The minimum time for which it has been held: since it was first seen there, or since its
-    /// lease began or was extended.
+    /// The minimum time for which it has been held: since it was first seen there, since its holder
+    /// took a message for the last time, or since its lease began or was extended.
     pub held_at_least_seconds: f64,
     /// The state of the holder: alive, stopped or dead. `None` if only the transport knows it.
     pub health: Option<&'static str>,
@@ -326,7 +326,7 @@ impl Known {
         for lease in held::all(&self.subject)?.unwrap_or_default() {
             let key = (lease.message.clone(), lease.attempt);
             let seen = lease.seen.as_ref();
-            let renewed = seen.and_then(|seen| seen.renewed_ago).unwrap_or_default();
+            let at_least = seen.map_or(Duration::ZERO, |seen| seen.at_least);
             let since = self.held.get(&key).copied().unwrap_or(now);
             view.held.push(Held {
                 queue: queue.to_owned(),
@@ -334,7 +334,7 @@ impl Known {
                 holder: lease.holder,
                 pid: lease.pid,
                 attempt: lease.attempt,
-                held_at_least_seconds: now.duration_since(since).max(renewed).as_secs_f64(),
+                held_at_least_seconds: now.duration_since(since).max(at_least).as_secs_f64(),
                 health: seen.map(|seen| seen.health.name()),
                 lease_left_seconds: seen.and_then(|seen| seen.ends_in).map(|t| t.as_secs_f64()),
                 held_at_most_seconds: seen.map(|seen| seen.at_most.as_secs_f64()),

@@ -3,7 +3,7 @@
 
 use std::pin::pin;
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipc_queue::QueueOptions;
 use nix::sys::signal::Signal;
@@ -146,7 +146,9 @@ fn blocked_senders_and_receivers_are_counted_and_a_killed_one_is_not() {
         queue.transport().pause().unwrap();
         wait_until("one less waits", || counts() == (left, 0));
     }
-    senders.map(|sender| sender.end().expect(0));
+    for sender in senders {
+        sender.end().expect(0);
+    }
 }
 
 #[test]
@@ -165,4 +167,50 @@ fn futures_that_wait_count_as_blocked_until_they_are_dropped() {
         }
     }
     assert_eq!(blocked().receivers, 0);
+}
+
+#[test]
+fn commands_that_come_later_know_how_long_a_message_has_been_held_at_least() {
+    // Without a time limit, and with one that is extended several times.
+    for lease in [None, Some(Duration::from_millis(300))] {
+        let place = Place::new("held-for");
+        let name = place.name("jobs");
+        let mut options = QueueOptions::new();
+        if let Some(lease) = lease {
+            options = options.lease(lease);
+        }
+        let queue = place.make("jobs", &options);
+        queue.sender().send(b"one").unwrap();
+        let work = ["work", &name, "-j", "2", "--", "sleep", "1000"];
+        let _worker = Running::start(&mut ipc(&work));
+        let held = |index: usize, bound: &str| {
+            let lease = &stat(&name)["leases"][index];
+            lease[format!("held_{bound}_seconds")].as_f64()
+        };
+        wait_until("it is known", || {
+            let least = held(0, "at_least").unwrap_or_default();
+            // No lease began as long ago.
+            least > lease.unwrap_or_default().as_secs_f64() * 2.0
+        });
+        assert!(held(0, "at_least") <= held(0, "at_most"));
+        let shown = run(&["stat", &name]).expect(0).out;
+        assert!(shown.contains(" to "), "{shown}");
+        // Which of the two it took is not known at once, so nothing too long is said.
+        queue.sender().send(b"two").unwrap();
+        let second = Instant::now();
+        let inspector = place.look("jobs").unwrap();
+        wait_until("both are held", || inspector.lease_views().len() == 2);
+        wait_until("it is known again", || {
+            let least = inspector.lease_views()[1].held_at_least;
+            assert!(least <= second.elapsed(), "{least:?}");
+            !least.is_zero()
+        });
+        let metrics = run(&["metrics", &name]).expect(0).out;
+        let mut lines = metrics.lines();
+        let longest = lines.find(|line| line.starts_with("ipc_queue_longest_held_seconds{"));
+        assert!(
+            longest.is_some_and(|line| !line.ends_with(" 0")),
+            "{metrics}"
+        );
+    }
 }

@@ -156,9 +156,10 @@ impl Inspector {
             .collect()
     }
 
-    /// The leases, each with the process that holds it and when it ends.
+    /// The leases, each with the process that holds it, when it ends, and how long it has lasted at
+    /// least.
     ///
-    /// When a lease began is not noted in the segment.
+    /// When a lease began is not in the segment: that would cost each message a clock reading.
     #[must_use]
     pub fn lease_views(&self) -> Vec<LeaseView> {
         self.contents.lease_views(&self.segment, &self.table)

@@ -384,11 +384,11 @@ class OneQueue {
     if (stat.leases === null) return null;
     const columns = [
       ["Message", "mono name"], ["Holder", ""], ["Process", "num"], ["Attempt", "num"],
-      ["Held at most", "num"], ["Lease ends in", "num"], ["Health", "corner"]];
+      ["Held for", "num"], ["Lease ends in", "num"], ["Health", "corner"]];
     const most = 100;
     const rows = stat.leases.slice(0, most).map((held) => [
       held.message, held.holder, String(held.pid), String(held.attempt),
-      duration(held.held_at_most_seconds),
+      heldFor(held),
       held.health === null ? "–" : held.lease_left_seconds === null ? "no limit" : duration(held.lease_left_seconds),
       held.health === null ? "" : state(held.health),
     ]);
@@ -461,6 +461,11 @@ class OneQueue {
     }
     return card("The queue", list(facts));
   }
+}
+
+/** The time for which a message has been held, as exactly as it is known. */
+function heldFor({ held_at_least_seconds: least, held_at_most_seconds: most }) {
+  return least ? `${duration(least)} to ${duration(most)}` : most === null ? "–" : `up to ${duration(most)}`;
 }
 
 /** The handles that sleep, of a queue or of one process. */
