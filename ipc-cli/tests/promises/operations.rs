@@ -7,13 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ipc_queue::{Backoff, QueueOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::doctor::{Folder, finding};
-use crate::place::{Ended, Running, ipc, program, run, say_skipped, wait_until};
+use crate::place::{Ended, Place, Running, ipc, program, run, say_skipped, wait_until};
 
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
@@ -87,6 +88,39 @@ fn the_unit_files_of_the_guides_are_valid() {
             assert!(ended.code == 0 && ended.err.is_empty(), "{name}: {ended:?}");
         }
     }
+}
+
+#[test]
+fn the_log_of_a_worker_has_each_failed_attempt_with_its_error() {
+    let place = Place::new("log");
+    let name = place.name("jobs");
+    let options = QueueOptions::new().attempt_limit(3).backoff(Backoff::None);
+    let queue = place.make("jobs", &options);
+    let message = queue.sender().send(b"clip-7.mov").unwrap().to_string();
+    let fail = "echo decode: bad header at byte 3 >&2; exit 1";
+    let work = [
+        "work",
+        &name,
+        "--idle-timeout",
+        "0s",
+        "--",
+        "sh",
+        "-c",
+        fail,
+    ];
+    let log = run(&work).expect(0).err;
+    let notes: Vec<_> = log
+        .lines()
+        .filter(|line| line.starts_with("note: "))
+        .collect();
+    let page = guide("operations/systemd.md");
+    let shown = page
+        .lines()
+        .filter(|line| line.starts_with("note: message "));
+    let shown: Vec<_> = shown
+        .map(|line| line.replace("8b96e2f95e1d0805-0", &message))
+        .collect();
+    assert_eq!(notes, shown);
 }
 
 #[test]
