@@ -89,7 +89,8 @@ impl<M: Memory> Ring<M> {
                 let _ = self.put_off_if_noted(cell, word);
                 continue;
             }
-            // Failed: a sender moved the cell on, or the holder settled. The next round reads which.
+            // Failed: a sender moved the cell on, or the holder settled. The next round reads
+            // which.
             if let Some(kind) = self.time_is_up(cell, word) {
                 if kind == CellKind::Ready {
                     self.stray();

@@ -78,8 +78,9 @@ impl LevelReceiver {
 
     /// The next message.
     ///
-    /// Inlined into the receiving program, so that the delivery is made where it stays, of two registers: a copy of
-    /// one just written by a callee would wait until its parts are in the cache.
+    /// Inlined into the receiving program, so that the delivery is made where it stays, of two
+    /// registers: a copy of one just written by a callee would wait until its parts are in the
+    /// cache.
     #[inline(always)]
     pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
         match self.lease_at_once() {
@@ -190,8 +191,8 @@ impl LevelReceiver {
         Some(taken)
     }
 
-    /// Starts the leases of messages that were never delivered before, and delivers them. Returns the
-    /// number of bytes.
+    /// Starts the leases of messages that were never delivered before, and delivers them. Returns
+    /// the number of bytes.
     #[inline(always)]
     fn deliver_all<'a, D: From<ShmDelivery<'a>>>(
         &'a self,

@@ -1,8 +1,9 @@
-//! What anybody may do to cells that are not theirs: free what the dead held, end leases that expired, wake
-//! what is due.
+//! What anybody may do to cells that are not theirs: free what the dead held, end leases that
+//! expired, wake what is due.
 //!
-//! Every step is a compare-and-swap of the exact word, so any number of processes may do this at once, again
-//! and again, and die in the middle: the next one goes on. Nothing here depends on a hint.
+//! Every step is a compare-and-swap of the exact word, so any number of processes may do this at
+//! once, again and again, and die in the middle: the next one goes on. Nothing here depends on a
+//! hint.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -33,9 +34,9 @@ pub struct Changed {
 impl<M: Memory> Ring<M> {
     /// Frees whatever names `seat`, whose process is certainly gone.
     ///
-    /// `still_departed` says whether the seat is still the departed process's: another recoverer may have
-    /// finished and the seat may be somebody else's by now. It is asked after each word was read, so
-    /// a word that names the seat was written by the departed one.
+    /// `still_departed` says whether the seat is still the departed process's: another recoverer
+    /// may have finished and the seat may be somebody else's by now. It is asked after each word
+    /// was read, so a word that names the seat was written by the departed one.
     ///
     /// What we changed.
     ///
@@ -87,7 +88,8 @@ impl<M: Memory> Ring<M> {
         let cell = self.cell(index);
         let state = State::from_word(cell.state().load(SeqCst));
         let writing = state.kind == CellKind::Writing && state.owner == Some(seat);
-        // Not what the header says: it may be the former occupancy's still, if the departed one claimed the cell again.
+        // Not what the header says: it may be the former occupancy's still, if the departed one
+        // claimed the cell again.
         writing && state.claimed_at().unwrap_or_else(|| cell.occupancy()) == occupancy
     }
 
@@ -140,8 +142,8 @@ impl<M: Memory> Ring<M> {
 
     // --- time ------------------------------------------------------------------------------------
 
-    /// Ends the leases that expired, drops what nobody wants any more, and makes ready what is due. What changed, and when to come
-    /// back. With `lease` `None` leases never expire.
+    /// Ends the leases that expired, drops what nobody wants any more, and makes ready what is due.
+    /// What changed, and when to come back. With `lease` `None` leases never expire.
     pub fn look_at_clock(&self, now: Due, lease: Option<Duration>) -> (Changed, Option<Due>) {
         let mut changed = Changed::default();
         let mut next: Option<Due> = None;
@@ -193,7 +195,8 @@ impl<M: Memory> Ring<M> {
         (changed, next)
     }
 
-    /// The lease or delay of the message in this state is over. What its cell holds now, if we changed it.
+    /// The lease or delay of the message in this state is over. What its cell holds now, if we
+    /// changed it.
     pub(super) fn time_is_up(&self, cell: Cell<'_, M::Word>, word: u64) -> Option<CellKind> {
         let state = State::from_word(word);
         let next = match state.kind {
@@ -272,8 +275,8 @@ fn expired(state: State, kind: CellKind) -> State {
             zombie: state.owner,
             ..state.released_as(kind)
         },
-        // A second one held it too long while the first may still be reading: it is poison. Both are
-        // remembered, so that the payload stays until both let go.
+        // A second one held it too long while the first may still be reading: it is poison. Both
+        // are remembered, so that the payload stays until both let go.
         Some(_) => State {
             kind: CellKind::Dead,
             ..state

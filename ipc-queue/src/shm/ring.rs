@@ -1,27 +1,31 @@
-//! The ring of owned cells: many senders, many receivers, any of which may die between any two lines.
+//! The ring of owned cells: many senders, many receivers, any of which may die between any two
+//! lines.
 //!
-//! One word per cell is the whole truth, and the compare-and-swap that changes who is responsible for a
-//! message also writes who that is (`word` has the table of changes). A cell always stands for one
-//! position, its lap's; whoever can't wait for it moves it on to its next lap. So nobody ever waits for
-//! anybody: a sender steps over cells that are leased, delayed or dead, a receiver steps over a cell whose
-//! sender does not come to an end while a later message is there.
+//! One word per cell is the whole truth, and the compare-and-swap that changes who is responsible
+//! for a message also writes who that is (`word` has the table of changes). A cell always stands
+//! for one position, its lap's; whoever can't wait for it moves it on to its next lap. So nobody
+//! ever waits for anybody: a sender steps over cells that are leased, delayed or dead, a receiver
+//! steps over a cell whose sender does not come to an end while a later message is there.
 //!
-//! Four words beside the cells are hints. `Head` and `Tail` say where to start looking. `Stray` counts messages
-//! that became ready elsewhere than at the receivers' position (given back, recovered): a receiver that
-//! reads "empty" and sees a count that it has not dealt with scans all cells first, and forgets the count only
-//! after a scan that found nothing. `Spare` does the same for senders and free cells, so that the capacity is
-//! exact also after redeliveries. Hints that nobody raised are raised by recovery, and by patrols (`patrol`).
+//! Four words beside the cells are hints. `Head` and `Tail` say where to start looking. `Stray`
+//! counts messages that became ready elsewhere than at the receivers' position (given back,
+//! recovered): a receiver that reads "empty" and sees a count that it has not dealt with scans all
+//! cells first, and forgets the count only after a scan that found nothing. `Spare` does the same
+//! for senders and free cells, so that the capacity is exact also after redeliveries. Hints that
+//! nobody raised are raised by recovery, and by patrols (`patrol`).
 //!
-//! Order: messages are taken in the order in which cells were claimed. A sender whose claim was stepped over
-//! moves its message to the end instead of publishing it out of turn (`Publication::SteppedOver`). A cell that was
-//! claimed out of turn may stand for a later position than cells that are still free, so a sender claims each
-//! cell for a lap that puts it after its last one; and who takes out of turn takes the first of what is there.
+//! Order: messages are taken in the order in which cells were claimed. A sender whose claim was
+//! stepped over moves its message to the end instead of publishing it out of turn
+//! (`Publication::SteppedOver`). A cell that was claimed out of turn may stand for a later position
+//! than cells that are still free, so a sender claims each cell for a lap that puts it after its
+//! last one; and who takes out of turn takes the first of what is there.
 //!
 //! Does not wait, does not know payloads, does not decide who is dead.
 //!
-//! Kin: Vyukov's bounded MPMC queue (<https://www.1024cores.net/home/lock-free-algorithms/queues/bounded-mpmc-queue>)
-//! has the per-cell lap, but loses its way when a process dies between claim and publish; naming the owner in the
-//! same word is what makes that recoverable.
+//! Kin: Vyukov's bounded MPMC queue
+//! (<https://www.1024cores.net/home/lock-free-algorithms/queues/bounded-mpmc-queue>) has the
+//! per-cell lap, but loses its way when a process dies between claim and publish; naming the owner
+//! in the same word is what makes that recoverable.
 
 mod batches;
 mod looking;
@@ -105,9 +109,10 @@ pub struct Cursor {
     dealt_with: u64,
     /// How often in a row it found what it looked for; at most [`STREAM`](Memory::STREAM).
     ///
-    /// After once the next cell will be as expected, too, and is swapped without a look before: that would fetch its cache
-    /// line twice, once to read and once to write. Who waits must look, or it would take the line from those who
-    /// are to change it. In a stream cells are fetched ahead, for the same reason not before.
+    /// After once the next cell will be as expected, too, and is swapped without a look before:
+    /// that would fetch its cache line twice, once to read and once to write. Who waits must look,
+    /// or it would take the line from those who are to change it. In a stream cells are fetched
+    /// ahead, for the same reason not before.
     run: u8,
 }
 
@@ -129,7 +134,8 @@ impl Cursor {
         self.is_known = true;
     }
 
-    /// The lap, from `lap` on, at which cell `index` comes after whatever this handle claimed before.
+    /// The lap, from `lap` on, at which cell `index` comes after whatever this handle claimed
+    /// before.
     #[inline(always)]
     fn lap_in_order(&self, index: u32, lap: Lap) -> Lap {
         match self.last {
@@ -169,8 +175,9 @@ impl Claim {
 pub enum Publication {
     /// Receivers can take the message.
     Done,
-    /// Receivers went past while it was being written; nothing was published yet. Moving the message to a
-    /// new claim spares receivers a look everywhere; [`Ring::publish_late`] needs no room.
+    /// Receivers went past while it was being written; nothing was published yet. Moving the
+    /// message to a new claim spares receivers a look everywhere; [`Ring::publish_late`] needs no
+    /// room.
     SteppedOver(Claim),
     /// The cell is not the sender's any more, which only damage explains.
     Lost,
@@ -188,9 +195,9 @@ pub struct Lease {
 
 /// Which cell, and whether it was claimed or taken in turn.
 ///
-/// One word, never zero, so that a claim or a lease, or none, is returned in two registers: through memory, written in
-/// pieces and read back whole, each would stall the processor for longer than a locked instruction takes.
-/// It is the index plus one.
+/// One word, never zero, so that a claim or a lease, or none, is returned in two registers: through
+/// memory, written in pieces and read back whole, each would stall the processor for longer than a
+/// locked instruction takes. It is the index plus one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Place(NonZeroU64);
 
@@ -278,7 +285,8 @@ impl Lease {
         (self.place.offset(), self.place.run_len())
     }
 
-    /// The lap at which the message was taken. Each delivery takes its cell at least one lap further.
+    /// The lap at which the message was taken. Each delivery takes its cell at least one lap
+    /// further.
     pub fn lap_number(&self) -> u64 {
         State::from_word(self.word).lap.number()
     }
@@ -357,8 +365,8 @@ enum Scan<T> {
 
 /// Whether a look at all cells leaves to the next look in turn what that would find.
 ///
-/// What is taken out of turn makes others look everywhere, too: a stream in which both sides did so because of each
-/// other would never find back into its turns.
+/// What is taken out of turn makes others look everywhere, too: a stream in which both sides did so
+/// because of each other would never find back into its turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turns {
     Kept,
@@ -470,9 +478,9 @@ impl<M: Memory> Ring<M> {
         index.checked_sub(self.cells()).unwrap_or(index)
     }
 
-    /// Works out a position from the cells alone, after a hint was held up or turned out to be damaged: the first
-    /// that senders (receivers) have still to deal with. Never too far on, whatever changes meanwhile, since
-    /// cells only move on.
+    /// Works out a position from the cells alone, after a hint was held up or turned out to be
+    /// damaged: the first that senders (receivers) have still to deal with. Never too far on,
+    /// whatever changes meanwhile, since cells only move on.
     #[cold]
     fn refind(&self, which: RingWord) -> Position {
         let position = |index: u32| {
@@ -494,5 +502,6 @@ impl<M: Memory> Ring<M> {
     }
 }
 
-/// How many cells ahead to fetch: four operations take as long as a cache line from the other process.
+/// How many cells ahead to fetch: four operations take as long as a cache line from the other
+/// process.
 const AHEAD: u32 = 4;

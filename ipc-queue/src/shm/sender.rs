@@ -462,7 +462,8 @@ impl LevelSender {
             .level
             .ring
             .claim(shared.seat, kind, &mut self.cursor.borrow_mut())?;
-        // Only now: whoever closes the queue and then finds no message being written knows that none comes.
+        // Only now: whoever closes the queue and then finds no message being written knows that
+        // none comes.
         if shared.is_open() {
             return Some(claim);
         }
@@ -665,8 +666,8 @@ impl LevelSender {
         }
     }
 
-    /// Receivers went past while we wrote. What we send next must not overtake this message, so it moves to
-    /// a place at the end. If there is none, it stays.
+    /// Receivers went past while we wrote. What we send next must not overtake this message, so it
+    /// moves to a place at the end. If there is none, it stays.
     #[cold]
     fn publish_at_end(
         &self,
@@ -685,8 +686,8 @@ impl LevelSender {
             self.done(self.publish_late(old))?;
             return Ok(Whence::AtEnd);
         };
-        // Closed meanwhile: whoever looks whether anything is left might look at the new place before and at the
-        // old one after the move.
+        // Closed meanwhile: whoever looks whether anything is left might look at the new place
+        // before and at the old one after the move.
         if shared.check_open().is_err() {
             self.give_back(new);
             self.done(self.publish_late(old))?;

@@ -29,11 +29,11 @@
 //!
 //! # Runs
 //!
-//! Some words govern `more` cells behind their own: those of `FREE`, of `WRITING`, of `READY` before
-//! the first delivery, and of `LEASED` in the first delivery. Together they are a run of `n` cells,
-//! written `xn`. Where the table above has no length, it is 1. The words inside a run say what the
-//! rest of it is from there on. Once no cell before it governs it, `INSIDE(READY) xn` means
-//! `READY xn`, and `INSIDE(FREE) xn` means `FREE xn`. See `ring/runs.rs`.
+//! Some words govern `more` cells behind their own: those of `FREE`, of `WRITING`, of `READY`
+//! before the first delivery, and of `LEASED` in the first delivery. Together they are a run of `n`
+//! cells, written `xn`. Where the table above has no length, it is 1. The words inside a run say
+//! what the rest of it is from there on. Once no cell before it governs it, `INSIDE(READY) xn`
+//! means `READY xn`, and `INSIDE(FREE) xn` means `FREE xn`. See `ring/runs.rs`.
 //!
 //! | from | to | by | when |
 //! |---|---|---|---|
@@ -525,8 +525,8 @@ impl State {
         }
     }
 
-    /// The word of a free cell after the message with this leased word was acked. `None`: there is a
-    /// zombie, or the lease is of several messages.
+    /// The word of a free cell after the message with this leased word was acked. `None`: there is
+    /// a zombie, or the lease is of several messages.
     #[inline(always)]
     #[must_use]
     pub fn freed_from(leased: u64) -> Option<u64> {

@@ -17,12 +17,13 @@ use crate::shm::word::{CellKind, Seat, State};
 /// One operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Do {
-    /// Claims a cell for this message, with a chunk if the scenario has chunks. No room: skips to the next.
+    /// Claims a cell for this message, with a chunk if the scenario has chunks. No room: skips to
+    /// the next.
     Claim(u8),
     /// Claims cells for these together, as far as they are free in FIFO order.
     ClaimRun(&'static [u8]),
-    /// Publishes what was claimed, at the end if it was stepped over. Of a run that was stepped over
-    /// only the first message: the others take one `Publish` each.
+    /// Publishes what was claimed, at the end if it was stepped over. Of a run that was stepped
+    /// over only the first message: the others take one `Publish` each.
     Publish,
     /// Publishes what was claimed as a message that is put off to this time.
     PublishAt(u64),
@@ -694,7 +695,8 @@ impl Turn<'_> {
         true
     }
 
-    /// As `recover_departed` and `recover` in `shm`, on a table of participants that is one word for each.
+    /// As `recover_departed` and `recover` in `shm`, on a table of participants that is one word
+    /// for each.
     fn recover(&self, seat: u8) -> bool {
         let slot = self.ring.memory().word(Place::Seat(seat.into()));
         let member = slot.load(SeqCst);

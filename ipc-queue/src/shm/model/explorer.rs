@@ -1,9 +1,10 @@
-//! Goes through every order in which the actors of a scenario may access the shared words, and every place
-//! where they may be killed.
+//! Goes through every order in which the actors of a scenario may access the shared words, and
+//! every place where they may be killed.
 //!
-//! Depth first, each state once. A state is the words, each actor's place in its script with what its present
-//! operation has seen so far, and the ledger; two ways that lead to the same state are one from there on. In
-//! every state it also asks: if all died here, would the next process find everything?
+//! Depth first, each state once. A state is the words, each actor's place in its script with what
+//! its present operation has seen so far, and the ledger; two ways that lead to the same state are
+//! one from there on. In every state it also asks: if all died here, would the next process find
+//! everything?
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -26,7 +27,8 @@ pub struct Scenario {
     pub attempt_limit: u8,
     /// Each actor's seat and script.
     pub actors: Vec<(u8, Vec<Do>)>,
-    /// Which actors do their first operations before everything else, one whole operation each time.
+    /// Which actors do their first operations before everything else, one whole operation each
+    /// time.
     pub before: Vec<usize>,
     /// How many processes are killed at most.
     pub crashes: u8,

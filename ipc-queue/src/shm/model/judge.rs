@@ -85,8 +85,8 @@ impl<'a> Judge<'a> {
         self.has_room(&mut tail)
     }
 
-    /// Those who live still have their cursors; what the dead held is recovered, and so is what the living
-    /// would hold for ever.
+    /// Those who live still have their cursors; what the dead held is recovered, and so is what the
+    /// living would hold for ever.
     fn survivors_go_on(&self, snapshot: &Snapshot) -> Verdict {
         let alive = snapshot.runners.iter().filter(|runner| !runner.dead);
         let heads: Vec<Cursor> = alive

@@ -1,8 +1,8 @@
 //! What should be true: a book kept beside the shared words, which the ring can't see.
 //!
-//! It checks every change of a cell's word against the table in `word` (what, and by whom), that nobody may
-//! still be reading a cell that becomes free, that no delivery is made or settled twice, the order of first
-//! deliveries, and that a chunk is given away only when its message is over.
+//! It checks every change of a cell's word against the table in `word` (what, and by whom), that
+//! nobody may still be reading a cell that becomes free, that no delivery is made or settled twice,
+//! the order of first deliveries, and that a chunk is given away only when its message is over.
 
 use std::hash::Hasher;
 
@@ -50,7 +50,8 @@ pub struct Ledger {
     pub seats: [u8; ACTORS],
     /// Whether the process that has the seat is dead.
     pub dead: [bool; SEATS],
-    /// What was ready, and everybody was told, when an actor's receiving began: message and attempt.
+    /// What was ready, and everybody was told, when an actor's receiving began: message and
+    /// attempt.
     pub seen_ready: [[(u8, u8); CELLS]; ACTORS],
     /// What was free, and everybody was told, when an actor's claiming began.
     pub seen_free: [[u8; CELLS]; ACTORS],

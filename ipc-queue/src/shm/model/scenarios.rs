@@ -1,7 +1,8 @@
 //! What is explored: each promise with the smallest cast that could break it.
 //!
-//! Where there are too many orders for every one, an operation is interrupted a few times at most; switching
-//! between two operations is always free. `MODEL_LONG` allows one interruption more, and takes an hour.
+//! Where there are too many orders for every one, an operation is interrupted a few times at most;
+//! switching between two operations is always free. `MODEL_LONG` allows one interruption more, and
+//! takes an hour.
 
 use super::actor::Do::{self, *};
 use super::explorer::{Scenario, check};
@@ -30,7 +31,8 @@ fn explore(name: &str, preemptions: u8, scenario: Scenario) {
     check(&format!("{name}, {cells} cells"), &scenario);
 }
 
-// --- order, room, and nothing overlooked, while nobody dies ------------------------------------------
+// --- order, room, and nothing overlooked, while nobody dies
+// ------------------------------------------
 
 #[test]
 fn one_sender_and_one_receiver_in_every_order() {
@@ -554,7 +556,8 @@ fn a_message_behind_two_that_are_being_written_waits_for_neither() {
     explore("two writers", 2, begun);
 }
 
-// --- death -------------------------------------------------------------------------------------------
+// --- death
+// -------------------------------------------------------------------------------------------
 
 #[test]
 fn a_sender_dies_anywhere() {
@@ -664,7 +667,8 @@ fn a_message_that_is_given_back_too_often_is_a_dead_letter() {
     explore("given back", 2, sent);
 }
 
-// --- time --------------------------------------------------------------------------------------------
+// --- time
+// --------------------------------------------------------------------------------------------
 
 #[test]
 fn a_lease_expires_while_its_holder_lives() {
@@ -951,7 +955,8 @@ fn a_cause_noted_late_is_nobody_elses() {
     explore("late cause", 2, taken.noting());
 }
 
-// --- closing, dead letters, chunks -------------------------------------------------------------------
+// --- closing, dead letters, chunks
+// -------------------------------------------------------------------
 
 #[test]
 fn a_closed_queue_is_drained_only_when_no_message_can_come() {

@@ -1,11 +1,14 @@
-//! The ring under loom: few accesses, but in weaker orders than those that a processor of today makes.
+//! The ring under loom: few accesses, but in weaker orders than those that a processor of today
+//! makes.
 //!
-//! Loom lets a load return any value that the orderings allow, and finds two accesses to a payload that nothing
-//! orders. It takes `SeqCst` accesses for acquire and release; where the total order matters (a claim before
-//! the look at "closed", a publication before the look at who sleeps) a `SeqCst` fence follows each such access,
-//! which is one way to make them on a processor. Everything else is checked without those fences.
+//! Loom lets a load return any value that the orderings allow, and finds two accesses to a payload
+//! that nothing orders. It takes `SeqCst` accesses for acquire and release; where the total order
+//! matters (a claim before the look at "closed", a publication before the look at who sleeps) a
+//! `SeqCst` fence follows each such access, which is one way to make them on a processor.
+//! Everything else is checked without those fences.
 //!
-//! A thread that is to be killed ends at its n-th access, for every n; only then others may see that it is gone.
+//! A thread that is to be killed ends at its n-th access, for every n; only then others may see
+//! that it is gone.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -230,8 +233,8 @@ impl Thread {
     }
 
     fn reads(&self, lease: &Lease) {
-        // Loom's time goes on with each access to a word: without one, what is read now would count as read before
-        // the swap that took the message, which releases.
+        // Loom's time goes on with each access to a word: without one, what is read now would count
+        // as read before the swap that took the message, which releases.
         let _ = self.world.words[1].load(Relaxed);
         self.world.inline[lease.index() as usize].with(|_| ());
     }
@@ -339,7 +342,8 @@ pub(super) fn model_with_victim(
     }
 }
 
-/// Runs `what` until its `nth` access; then says in `gone` that the thread is dead. Whether it got to the end.
+/// Runs `what` until its `nth` access; then says in `gone` that the thread is dead. Whether it got
+/// to the end.
 pub(super) fn until_killed(
     thread: &Thread,
     nth: u64,

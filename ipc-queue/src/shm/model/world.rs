@@ -1,11 +1,12 @@
 //! Shared memory in which every access is a place where somebody else may go on, or die.
 //!
-//! An operation of the ring is run again and again, each time one shared access further: accesses that it made
-//! before are answered from its log, the next one is made for real, and the one after that ends the run by
-//! unwinding. So a state of the model is plain data (words, logs, what each actor holds), can be copied and
-//! compared, and the code between two accesses is the ring's own.
+//! An operation of the ring is run again and again, each time one shared access further: accesses
+//! that it made before are answered from its log, the next one is made for real, and the one after
+//! that ends the run by unwinding. So a state of the model is plain data (words, logs, what each
+//! actor holds), can be copied and compared, and the code between two accesses is the ring's own.
 //!
-//! Accesses take effect one after the other, in the order in which they are made: weaker orders are `weak`'s.
+//! Accesses take effect one after the other, in the order in which they are made: weaker orders are
+//! `weak`'s.
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;

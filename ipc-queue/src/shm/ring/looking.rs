@@ -11,8 +11,8 @@ use crate::shm::memory::{Memory, RingWord, Word};
 use crate::shm::word::{CellKind, Seat, State};
 
 impl<M: Memory> Ring<M> {
-    /// When the message was sent that this cursor finds next, if one is there whose turn it is. May be of another one by
-    /// now: only for choosing where to look first.
+    /// When the message was sent that this cursor finds next, if one is there whose turn it is. May
+    /// be of another one by now: only for choosing where to look first.
     pub fn next_sent_at(&self, cursor: &Cursor) -> Option<Timestamp> {
         let at = self.start(RingWord::Head, cursor);
         let cell = self.cell(at.index());
@@ -71,8 +71,9 @@ impl<M: Memory> Ring<M> {
             if !(0..self.cells()).all(|index| done(&seen, index)) {
                 return false;
             }
-            // Words never come back: twice the same, and all of it was so at one moment. A message that its sender
-            // moved from a cell not looked at yet to one looked at before would be missed otherwise.
+            // Words never come back: twice the same, and all of it was so at one moment. A message
+            // that its sender moved from a cell not looked at yet to one looked at before would be
+            // missed otherwise.
             let again = words();
             if again == seen {
                 return true;

@@ -1,7 +1,7 @@
 //! Taking messages, in turn and out of it.
 //!
-//! The receiver may die between any two lines: its cell says `LEASED` and who, and whoever recovers it makes the message
-//! ready again.
+//! The receiver may die between any two lines: its cell says `LEASED` and who, and whoever recovers
+//! it makes the message ready again.
 
 use std::mem;
 use std::sync::atomic::Ordering::SeqCst;
@@ -158,7 +158,8 @@ impl<M: Memory> Ring<M> {
         Look::Contradiction
     }
 
-    /// The cell at `at` is being written. Is there a message behind it that would have to wait for it?
+    /// The cell at `at` is being written. Is there a message behind it that would have to wait for
+    /// it?
     #[cold]
     fn wait_for_sender(&self, at: Position, word: u64) -> Patience {
         let cell = self.cell(at.index()).state();
@@ -199,8 +200,8 @@ impl<M: Memory> Ring<M> {
         false
     }
 
-    /// Takes a message that is ready out of turn: a redelivered one, or the first of the others. Leaves those that come
-    /// in turn to be taken so, unless turns are ignored.
+    /// Takes a message that is ready out of turn: a redelivered one, or the first of the others.
+    /// Leaves those that come in turn to be taken so, unless turns are ignored.
     #[cold]
     fn take_anywhere(&self, me: Seat, position: Position, turns: Turns) -> Scan<Lease> {
         let cells = self.cells();
@@ -248,8 +249,8 @@ impl<M: Memory> Ring<M> {
                 }
                 (Some(next), _) => next,
             };
-            // Only if a second scan says the same: what its sender sent before it was ready before it, maybe
-            // behind our back.
+            // Only if a second scan says the same: what its sender sent before it was ready before
+            // it, maybe behind our back.
             if first == next
                 && let Some(lease) = self.take_stray(me, at.index(), word)
             {

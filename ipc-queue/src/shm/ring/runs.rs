@@ -1,7 +1,7 @@
 //! Runs: neighbouring cells that one word claims, publishes, takes and frees together.
 //!
-//! The word of a run's first cell governs it: `more` is the number of cells behind it that share its
-//! state. The words of those cells say only what the rest of the run is from there on, once the
+//! The word of a run's first cell governs it: `more` is the number of cells behind it that share
+//! its state. The words of those cells say only what the rest of the run is from there on, once the
 //! cells before it were taken (messages) or claimed (room). A receiver that takes three of eight
 //! messages leaves a run of five, and its one swap is all that this needs.
 //!
@@ -9,14 +9,14 @@
 //! - A run ends with the ring at the latest, and has at most [`TOGETHER`] cells.
 //! - A walk through the ring advances by lengths, from a place where something begins. A scan skips
 //!   what is inside a run: the in-order path reaches it.
-//! - Nothing inside a run is free or ready by itself. Any process may part the first cell from a run
-//!   of messages or of room, by one swap: the next cell then begins the rest.
+//! - Nothing inside a run is free or ready by itself. Any process may part the first cell from a
+//!   run of messages or of room, by one swap: the next cell then begins the rest.
 //! - The owner of a run that is being written or read makes single cells of it, the last one first,
 //!   and then shortens the run to its first cell. So only cells inside the run lie between one of
 //!   them and the first cell, and the nearest other cell before it tells what governs it.
 //! - A message inside a run was never delivered before, and has no delay, expiry, chunk or zombie.
-//! - A leased run has no end by time, so no process takes it from a living owner. For that reason the
-//!   owner changes the words inside by plain stores. Only one thread has a run.
+//! - A leased run has no end by time, so no process takes it from a living owner. For that reason
+//!   the owner changes the words inside by plain stores. Only one thread has a run.
 //!
 //! The owner may die between any two lines. Recovery then also makes single cells, by swaps, and
 //! continues with each of them.
@@ -92,8 +92,8 @@ impl Taken {
 pub enum RunPublication {
     /// Receivers can take all of it.
     Done,
-    /// Receivers went past while it was being written. Nothing was published yet, and each cell is a
-    /// claim of its own now, as in [`Publication::SteppedOver`](super::Publication::SteppedOver).
+    /// Receivers went past while it was being written. Nothing was published yet, and each cell is
+    /// a claim of its own now, as in [`Publication::SteppedOver`](super::Publication::SteppedOver).
     SteppedOver(Few<Claim>),
     /// The cells are not the sender's any more, which only damage explains.
     Lost,
@@ -178,8 +178,8 @@ impl<M: Memory> Ring<M> {
             run.word = joined.to_word();
             return all;
         }
-        // Receivers stepped over the first part; its publication will find that out. The cells behind
-        // it are given back one by one.
+        // Receivers stepped over the first part; its publication will find that out. The cells
+        // behind it are given back one by one.
         let mut next = first + len;
         while next < first + all {
             next += self.abandon_part(me, next);
@@ -304,8 +304,8 @@ impl<M: Memory> Ring<M> {
     // --- receiving -------------------------------------------------------------------------------
 
     /// Takes the next messages in FIFO order that were never delivered before: as many of a run as
-    /// `count` says, at most [`TOGETHER`], or a single one. `None`: the next message is not ready or
-    /// not one of these.
+    /// `count` says, at most [`TOGETHER`], or a single one. `None`: the next message is not ready
+    /// or not one of these.
     #[inline(always)]
     pub fn take_run(&self, me: Seat, cursor: &mut Cursor, count: usize) -> Option<Taken> {
         let at = self.start(RingWord::Head, cursor);
@@ -378,8 +378,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Makes a lease of its own of one that was taken with others, and of the others. For the thread
-    /// that has all of them.
+    /// Makes a lease of its own of one that was taken with others, and of the others. For the
+    /// thread that has all of them.
     #[inline(always)]
     pub fn make_single(&self, lease: &Lease) {
         if lease.place.run_len() > 1 {
@@ -453,8 +453,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// The state of a cell, from its own word or the one that governs it. May change meanwhile, also
-    /// between the loads.
+    /// The state of a cell, from its own word or the one that governs it. May change meanwhile,
+    /// also between the loads.
     pub fn seen(&self, index: u32) -> State {
         let word = self.cell(index).state().load(SeqCst);
         seen_in(index, word, |index| self.cell(index).state().load(SeqCst))

@@ -1,7 +1,7 @@
 //! Claiming cells and publishing what was written there.
 //!
-//! The sender may die between any two lines: its cell says `WRITING` and who, and whoever recovers it frees the cell.
-//! Until then receivers step over it.
+//! The sender may die between any two lines: its cell says `WRITING` and who, and whoever recovers
+//! it frees the cell. Until then receivers step over it.
 
 use std::mem;
 use std::sync::atomic::Ordering::SeqCst;
@@ -82,8 +82,9 @@ impl<M: Memory> Ring<M> {
         let mut trusted = cursor.trusted();
         let mut mended = false;
         let mut steps = 0;
-        // The first cell that we can't wait for. It and those like it are moved on only once there is
-        // something to claim behind them: whoever finds no room must not disturb those who make it.
+        // The first cell that we can't wait for. It and those like it are moved on only once there
+        // is something to claim behind them: whoever finds no room must not disturb those who make
+        // it.
         let mut busy: Option<Position> = None;
         let mut moving = false;
         loop {
@@ -205,7 +206,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Claims a free cell, whose word means `free`; for a later lap than it stands for, if this handle claimed further on before.
+    /// Claims a free cell, whose word means `free`; for a later lap than it stands for, if this
+    /// handle claimed further on before.
     #[inline(always)]
     pub(super) fn claim_word(
         cell: Cell<'_, M::Word>,
@@ -263,9 +265,9 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Makes a message available in its cell although its turn there is over: its claim was stepped over, or that of a
-    /// message that its sender sent before. It stands behind what that sender sent, and claims what it sends next
-    /// behind it.
+    /// Makes a message available in its cell although its turn there is over: its claim was stepped
+    /// over, or that of a message that its sender sent before. It stands behind what that sender
+    /// sent, and claims what it sends next behind it.
     #[cold]
     pub fn publish_late(&self, claim: Claim, cursor: &mut Cursor) -> Publication {
         let index = claim.index();
@@ -280,16 +282,16 @@ impl<M: Memory> Ring<M> {
         published
     }
 
-    /// Puts the message in a claimed cell off until the time that [`note_delay`](Self::note_delay) noted. Its position is
-    /// used up.
+    /// Puts the message in a claimed cell off until the time that [`note_delay`](Self::note_delay)
+    /// noted. Its position is used up.
     #[cold]
     pub fn publish_delayed(&self, claim: Claim) -> Publication {
         let delayed = |state: State| state.written_as(CellKind::Delayed).moved_on();
         self.publish_as(claim, delayed).0
     }
 
-    /// Publishes a message that was in another queue, as it was there: ready, delayed or dead, after so many deliveries. What is
-    /// not ready uses its position up.
+    /// Publishes a message that was in another queue, as it was there: ready, delayed or dead,
+    /// after so many deliveries. What is not ready uses its position up.
     #[cold]
     pub fn publish_restored(&self, claim: Claim, kind: CellKind, deliveries: u8) -> Publication {
         let out_of_turn = claim.place.is_out_of_turn();

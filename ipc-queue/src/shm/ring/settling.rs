@@ -1,6 +1,7 @@
 //! Ending deliveries, and dropping what waits.
 //!
-//! Exactly one compare-and-swap ends a delivery: its receiver's, or that of whoever found it expired or its receiver dead.
+//! Exactly one compare-and-swap ends a delivery: its receiver's, or that of whoever found it
+//! expired or its receiver dead.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -25,7 +26,8 @@ impl<M: Memory> Ring<M> {
         self.settle(lease, Settlement::Ack)
     }
 
-    /// Ends a delivery. Exactly one settlement of a delivery is accepted, or none if its lease was lost.
+    /// Ends a delivery. Exactly one settlement of a delivery is accepted, or none if its lease was
+    /// lost.
     pub fn settle(&self, lease: &Lease, how: Settlement) -> Settled {
         self.make_single(lease);
         let cell = self.cell(lease.index());
@@ -206,7 +208,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Drops the message in a cell if it still has this word, and waits for somebody to take it or for its time.
+    /// Drops the message in a cell if it still has this word, and waits for somebody to take it or
+    /// for its time.
     pub fn drop_waiting(&self, index: u32, word: u64) -> Option<CellKind> {
         let state = State::from_word(word);
         if state.len() > 1 {

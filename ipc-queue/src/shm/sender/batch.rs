@@ -1,6 +1,7 @@
 //! Sending many messages in one call.
 //!
-//! The sender may die between any two lines: what it published by then was sent, the first of the batch; the rest was not.
+//! The sender may die between any two lines: what it published by then was sent, the first of the
+//! batch; the rest was not.
 
 use ipc_proto::{Kind, Timestamp};
 use ipc_shm::clock;
@@ -20,7 +21,8 @@ impl LevelSender {
         let mut sent = 0;
         while let Some(payload) = payloads.get(sent) {
             match self.send_together(&payloads[sent..], kind) {
-                // What is large goes alone: several claimed chunks would leave the cache before they are read. So does the first for which there is no room: for it we wait.
+                // What is large goes alone: several claimed chunks would leave the cache before
+                // they are read. So does the first for which there is no room: for it we wait.
                 Ok(0) => match self.send(payload, kind, wait) {
                     Ok(_) => sent += 1,
                     Err(error) => return Err(BatchPortError { sent, error }),

@@ -185,7 +185,8 @@ impl Play {
         })
     }
 
-    /// Makes a queue whose leases do not end by time, and attaches: there messages are taken together.
+    /// Makes a queue whose leases do not end by time, and attaches: there messages are taken
+    /// together.
     pub fn attach_without_lease(&self) -> Result<ByteQueue> {
         self.create(QueueSettings {
             lease: None,
