@@ -195,10 +195,11 @@ fn held_table(held: &[Held]) -> Table {
 }
 
 fn held_for(seen: &SeenInMemory) -> String {
-    let most = show::time(seen.at_most);
+    let (least, most) = (show::time(seen.at_least), show::time(seen.at_most));
     match seen.at_least {
         Duration::ZERO => format!("up to {most}"),
-        least => format!("{} to {most}", show::time(least)),
+        _ if least == most => least,
+        _ => format!("{least} to {most}"),
     }
 }
 

@@ -45,8 +45,8 @@ fn check_command(line: &str) {
     run(&args).expect(0);
 }
 
-/// Writes the unit files of a guide into a folder, and returns their paths, except drop-ins. Programs
-/// that are not installed here are replaced by some that are.
+/// Writes the unit files of a guide into a folder, and returns their paths, except drop-ins.
+/// Programs that are not installed here are replaced by some that are.
 fn write_units(guide: &str, folder: &Path) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for (path, text) in files(guide, "ini") {

@@ -7,10 +7,12 @@
 //!
 //! Two words of the process's own participant slot:
 //!
-//! | word | content | written by |
-//! |---|---|---|
-//! | 2 | `milliseconds:40`, then `epoch:24`, the low bits of the epoch of its slot; 0: none | its watcher, before and after word 3 |
-//! | 3 | the number of messages taken by the processes in this slot so far | its watcher |
+//! | word | content |
+//! |---|---|
+//! | 2 | `milliseconds:40`, `epoch:24` (low bits, of the slot's owner); 0: none |
+//! | 3 | the number of messages taken by the processes in this slot so far |
+//!
+//! Only the watcher writes them: zero to word 2, then word 3, then word 2.
 //!
 //! The time is read after the count, so it is not earlier than the last counted message. A message
 //! that was taken and not counted yet is an exception: if its process is stopped right there, that

@@ -465,7 +465,9 @@ class OneQueue {
 
 /** The time for which a message has been held, as exactly as it is known. */
 function heldFor({ held_at_least_seconds: least, held_at_most_seconds: most }) {
-  return least ? `${duration(least)} to ${duration(most)}` : most === null ? "–" : `up to ${duration(most)}`;
+  if (most === null) return "–";
+  const [from, to] = [duration(least), duration(most)];
+  return !least ? `up to ${to}` : from === to ? from : `${from} to ${to}`;
 }
 
 /** The handles that sleep, of a queue or of one process. */
