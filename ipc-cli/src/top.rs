@@ -120,6 +120,7 @@ fn is_gone(time: Duration) -> bool {
 }
 
 fn draw(terminal: &mut ratatui::DefaultTerminal, watch: &mut Watch, ui: &mut Ui) -> Result<()> {
+    ui.unreadable = watch.unreadable();
     let Some(queue) = &ui.chosen else {
         terminal.draw(|frame| picture::draw(frame, watch.view(), ui))?;
         return Ok(());
@@ -141,7 +142,11 @@ fn draw(terminal: &mut ratatui::DefaultTerminal, watch: &mut Watch, ui: &mut Ui)
 fn still(watch: &Watch, width: u16) -> Result<Buffer> {
     let backend = TestBackend::new(width, picture::height(watch.view()));
     let mut terminal = Terminal::new(backend)?;
-    terminal.draw(|frame| picture::draw(frame, watch.view(), &mut Ui::default()))?;
+    let mut ui = Ui {
+        unreadable: watch.unreadable(),
+        ..Ui::default()
+    };
+    terminal.draw(|frame| picture::draw(frame, watch.view(), &mut ui))?;
     Ok(terminal.backend().buffer().clone())
 }
 

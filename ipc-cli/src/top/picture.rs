@@ -201,6 +201,10 @@ fn summary<'a>(view: &View, ui: &Ui, queues: &[&Line], names: &Names<'a>) -> Par
         dead_words.red()
     });
     words.push(Span::raw(format!(", {} acked", per_second(rate))));
+    if ui.unreadable > 0 {
+        let unreadable = format!(", {} can't be read (ipc doctor)", ui.unreadable);
+        words.push(Span::raw(unreadable).red());
+    }
     if ui.sort != Sort::Name {
         words.push(Span::raw(format!(", by {}", ui.sort.name())).yellow());
     }

@@ -123,6 +123,7 @@ pub struct Watch {
     scope: Scope,
     known: HashMap<String, Known>,
     view: View,
+    unreadable: usize,
 }
 
 struct Known {
@@ -142,6 +143,7 @@ impl Watch {
             scope,
             known: HashMap::new(),
             view: View::default(),
+            unreadable: 0,
         }
     }
 
@@ -183,6 +185,11 @@ impl Watch {
         letters.clone()
     }
 
+    /// The number of queues and namespaces that the last sample could not read.
+    pub fn unreadable(&self) -> usize {
+        self.unreadable
+    }
+
     pub fn view(&self) -> &View {
         &self.view
     }
@@ -222,6 +229,7 @@ impl Watch {
                 .total_cmp(&one.held_at_least_seconds)
         });
         self.view = view;
+        self.unreadable = unreadable.len();
         Ok(unreadable)
     }
 

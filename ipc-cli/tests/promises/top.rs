@@ -1,11 +1,13 @@
 //! `top` in a terminal of 80 columns and 24 lines: what it shows, and what the keys do.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Instant;
 
 use ipc_queue::QueueOptions;
 
+use crate::doctor::Folder;
 use crate::place::{PATIENCE, Place, run, say_skipped, wait_until};
 
 /// A terminal in which `ipc top` runs.
@@ -233,6 +235,21 @@ fn a_queue_alone_shows_its_pool_holders_and_dead_letters_with_the_error_of_the_c
         !screen.text().contains("DEAD LETTER")
     });
     held.ack().unwrap();
+}
+
+#[test]
+fn queues_that_cannot_be_read_are_counted() {
+    let folder = Folder::new();
+    folder.run(&["create", "jobs"]).expect(0);
+    fs::write(folder.file("bad"), "").unwrap();
+    let shown = folder
+        .run(&["top", "--once", "--every", "1ms"])
+        .expect(0)
+        .out;
+    assert!(
+        shown.contains("1 queue,") && shown.contains("1 can't be read"),
+        "{shown}"
+    );
 }
 
 #[test]
