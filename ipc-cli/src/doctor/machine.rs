@@ -92,21 +92,23 @@ fn memory() -> Option<Finding> {
         stat.blocks() as u64 * unit,
         stat.blocks_available() as u64 * unit,
     );
+    let kind = statfs(&folder).ok().map(|stat| stat.filesystem_type());
+    let is_on_disk = kind.is_some_and(|kind| ![TMPFS_MAGIC, RAMFS].contains(&kind));
     let figures = format!(
-        "{} of {} free in {}",
+        "{} of {} free in {}{}",
         show::bytes(free),
         show::bytes(all),
-        folder.display()
+        folder.display(),
+        if is_on_disk { ", on a disk" } else { "" }
     );
     if all > 0 && free < all / 20 {
         let what = format!("{figures}: remove queues (ipc ls, ipc rm), or mount it larger");
         return Some(Finding::bad("shared memory", what));
     }
-    let kind = statfs(&folder).ok().map(|stat| stat.filesystem_type());
-    if kind.is_some_and(|kind| ![TMPFS_MAGIC, RAMFS].contains(&kind)) {
+    if is_on_disk {
         let what = format!(
-            "{figures}, on a disk: each change is written to it, which costs time. Set IPC_SHM_DIR \
-             to a folder on a tmpfs, such as one in /dev/shm"
+            "{figures}: each change is written to it, which costs time. Set IPC_SHM_DIR to a folder \
+             on a tmpfs, such as one in /dev/shm"
         );
         return Some(Finding::new("shared memory", Grade::Warn, what));
     }

@@ -316,7 +316,8 @@ fn queues_on_a_disk_work_and_the_doctor_warns() {
     here(&["send", "jobs", "one", "--create"]).expect(0);
     here(&["recv", "jobs"]).expect(0);
     let (grade, what) = finding(&here(&["doctor", "--json"]), "shared memory");
-    assert_eq!(grade, "warn");
+    // `bad` if the disk is almost full.
+    assert!(["warn", "bad"].contains(&&grade[..]), "{grade}");
     assert!(what.contains("on a disk"), "{what}");
     let (grade, _) = Folder::new().finding("shared memory");
     assert_eq!(grade, "ok");
