@@ -26,8 +26,9 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use serde_json::json;
 
-use crate::show::{self, Show};
+use crate::show::Show;
 use crate::signals::EndSignals;
+use crate::terminal;
 use detail::Detail;
 use ui::{Asked, Ui};
 use watch::{Scope, Watch};
@@ -43,7 +44,7 @@ pub fn top(
 ) -> Result<()> {
     let mut watch = Watch::new(Scope::of(what)?);
     watch.look()?;
-    if show.is_json() || once || !show::can_draw() {
+    if show.is_json() || once || !terminal::can_draw() {
         thread::sleep(every);
         watch.look()?;
         if show.is_json() {

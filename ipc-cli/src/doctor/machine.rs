@@ -15,7 +15,7 @@ use nix::sys::utsname::uname;
 
 use super::{Finding, Grade};
 use crate::exit;
-use crate::show;
+use crate::format;
 
 /// The prefix of the namespaces that doctors use.
 const OURS: &str = "doctor-";
@@ -96,8 +96,8 @@ fn memory() -> Option<Finding> {
     let is_on_disk = kind.is_some_and(|kind| ![TMPFS_MAGIC, RAMFS].contains(&kind));
     let figures = format!(
         "{} of {} free in {}{}",
-        show::bytes(free),
-        show::bytes(all),
+        format::bytes(free),
+        format::bytes(all),
         folder.display(),
         if is_on_disk { ", on a disk" } else { "" }
     );

@@ -11,7 +11,7 @@ use super::picture::{self, per_second, right, seconds};
 use super::ui::Ui;
 use super::watch::{Held, Line};
 use crate::dlq;
-use crate::show;
+use crate::format;
 
 /// In 80 columns there is room for all columns of rank 2 and below.
 const LETTERS: [Column; 7] = [
@@ -40,7 +40,7 @@ const CHANGING: [&str; 8] = [
     "processes",
 ];
 /// Facts that never change, apart from the settings.
-const FIXED: [&str; 3] = ["type", "file", "memory"];
+const FIXED: [&str; 4] = ["type", "room for", "file", "memory"];
 /// Facts that the title shows.
 const IN_TITLE: [&str; 2] = ["queue", "state"];
 
@@ -80,7 +80,7 @@ pub fn draw(frame: &mut Frame<'_>, detail: &Detail<'_>, ui: &Ui) {
 fn head(name: &str, line: Option<&Line>, width: u16) -> Paragraph<'static> {
     let state = line.map_or("gone", |line| line.state);
     let room = usize::from(width).saturating_sub(state.len() + 2);
-    let name = super::names::shortened(name, room);
+    let name = format::shortened(name, room);
     let gap = room.saturating_sub(name.chars().count()) + 2;
     let state = match state {
         "open" => state.green(),
@@ -198,7 +198,7 @@ fn draw_letters(frame: &mut Frame<'_>, letters: &[dlq::Row], area: Rect) {
             .map_or_else(String::new, |pid| format!("pid {pid}"));
         [
             Cell::new(row.letter.clone()),
-            Cell::new(right(&seconds(show::age(row.sent_at).as_secs_f64()), 7)),
+            Cell::new(right(&seconds(format::age(row.sent_at).as_secs_f64()), 7)),
             Cell::new(row.reason.clone()),
             Cell::new(right(&row.attempts.to_string(), 8)),
             Cell::new(cut(&row.payload, 4)),

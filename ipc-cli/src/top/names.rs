@@ -2,18 +2,7 @@
 
 use std::collections::HashMap;
 
-/// Shortens a name to `room` characters. Its beginning and its end are kept, because names differ
-/// there.
-pub fn shortened(name: &str, room: usize) -> String {
-    let chars: Vec<_> = name.chars().collect();
-    if chars.len() <= room {
-        return name.to_owned();
-    }
-    let kept = room.saturating_sub(1);
-    let (head, tail) = (kept.div_ceil(2), kept / 2);
-    let ends = chars[..head].iter().chain(&['…']);
-    ends.chain(&chars[chars.len() - tail..]).collect()
-}
+use crate::format::shortened;
 
 /// Shortens each of these different names to `room` characters. Names that would look alike show
 /// the part in which they differ instead.
@@ -113,13 +102,6 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-
-    #[test]
-    fn names_are_shortened_in_the_middle() {
-        assert_eq!(shortened("media/resize", 12), "media/resize");
-        assert_eq!(shortened("media/thumbnails-v2", 10), "media…s-v2");
-        assert_eq!(shortened("abc", 0), "…");
-    }
 
     #[test]
     fn names_that_differ_in_the_middle_show_where() {

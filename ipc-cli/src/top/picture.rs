@@ -7,9 +7,10 @@ use ratatui::text::{Line as Text, Span};
 use ratatui::widgets::{Cell, Paragraph, Table, TableState};
 
 use super::columns::{self, Column, longest};
-use super::names::{shortened, shortened_apart};
+use super::names::shortened_apart;
 use super::ui::{Sort, Ui};
 use super::watch::{Held, Line, NodeLine, View};
+use crate::format::shortened;
 
 /// In 80 columns there is room for all columns of rank 4 and below.
 const QUEUES: [Column; 14] = [

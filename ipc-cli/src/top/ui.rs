@@ -2,10 +2,10 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::names::shortened;
 use super::watch::{Line, View};
 use crate::action::Action;
 use crate::exit;
+use crate::format::shortened;
 
 #[derive(Debug, Default)]
 pub struct Ui {

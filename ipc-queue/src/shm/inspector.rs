@@ -171,6 +171,14 @@ impl Inspector {
         self.contents.pool()
     }
 
+    /// How many messages fit at once, by their size: pairs of the largest payload in bytes and that
+    /// number, smallest payloads first. With priorities, for each of the four. A queue may hold
+    /// fewer messages of mixed sizes.
+    #[must_use]
+    pub fn room(&self) -> Vec<(usize, u32)> {
+        self.contents.room()
+    }
+
     /// Returns the number of senders that wait for room, and of receivers that wait for a message,
     /// in all processes that live.
     #[must_use]
