@@ -9,6 +9,7 @@ mod json;
 mod matrix;
 mod metrics;
 mod nats;
+mod operations;
 mod place;
 mod proxy;
 mod sending;
