@@ -22,12 +22,12 @@ use std::time::{Duration, Instant};
 use ipc_proto::MessageId;
 use thiserror::Error;
 
-use crate::bytes::{ByteQueue, ByteSender};
+use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
 use crate::capability::Feature;
-use crate::delivery::{ByteDelivery, ack_each};
+use crate::delivery::ByteDelivery;
 use crate::error::{
-    RecvError, RecvFailure, RecvPortError, SendError, SendFailure, SendPortError, SettleError,
-    SettleFailure, Unavailable,
+    BatchAckError, RecvError, RecvFailure, RecvPortError, SendError, SendFailure, SendPortError,
+    SettleError, SettleFailure, Unavailable,
 };
 use crate::send_options::SendOptions;
 use crate::wait::Wait;
@@ -181,6 +181,7 @@ impl Bridge {
         let receiver = self.from.receiver();
         let mut trip = Trip {
             bridge: self,
+            receiver: &receiver,
             sender: self.to.sender(),
             stop,
             note,
@@ -202,13 +203,19 @@ impl Bridge {
                 Err(RecvPortError::TimedOut { .. } | RecvPortError::Empty) => continue,
             };
             match failure {
-                RecvFailure::Closed if until == Until::Drained => break,
+                // A message whose ack failed may come again.
+                RecvFailure::Closed if until == Until::Drained => {
+                    if trip.confirm_acks()? {
+                        break;
+                    }
+                }
                 RecvFailure::Closed => thread::sleep(PAUSE),
                 RecvFailure::Unavailable(Unavailable::Transport { .. })
                 | RecvFailure::Damaged { .. } => trip.wait_because(&failure.to_string()),
                 over => return Err(over.of(receiver.queue()).into()),
             }
         }
+        trip.confirm_acks()?;
         Ok(trip.carried)
     }
 
@@ -223,6 +230,7 @@ impl Bridge {
 /// One run of a bridge.
 struct Trip<'b, N> {
     bridge: &'b Bridge,
+    receiver: &'b ByteReceiver,
     sender: ByteSender,
     stop: &'b AtomicBool,
     note: N,
@@ -294,10 +302,29 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         Ok(())
     }
 
+    /// Acks what was published. With keys, the acks are confirmed while the next messages are
+    /// carried: a message that is delivered again is recognized. Without keys, at once.
     fn ack_all(&mut self, published: &mut Vec<ByteDelivery<'_>>) -> Result<(), SettleError> {
-        let (_, failures) = ack_each(published.drain(..));
-        for (_, failure) in failures {
-            self.end(Err(failure))?;
+        let acked = self.receiver.ack_all_later(published.drain(..));
+        self.end_all(acked)?;
+        if !self.bridge.keys {
+            self.confirm_acks()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the acks in flight. Returns whether all succeeded.
+    fn confirm_acks(&mut self) -> Result<bool, SettleError> {
+        let flushed = self.receiver.flush();
+        let all = flushed.is_ok();
+        self.end_all(flushed)?;
+        Ok(all)
+    }
+
+    fn end_all(&mut self, acked: Result<(), BatchAckError>) -> Result<(), SettleError> {
+        let Err(error) = acked else { return Ok(()) };
+        for failure in error.failures() {
+            self.end(Err(failure.clone()))?;
         }
         Ok(())
     }
@@ -511,14 +538,15 @@ mod tests {
         assert!(bridge.is_exactly_once());
         from.sender().send(b"once").unwrap();
         // The state after a kill between publishing and acking.
+        let receiver = from.receiver();
         let mut trip = Trip {
             bridge: &bridge,
+            receiver: &receiver,
             sender: to.sender(),
             stop: &AtomicBool::new(false),
             note: |_| {},
             carried: Carried::default(),
         };
-        let receiver = from.receiver();
         let held = receiver.recv().unwrap();
         trip.publish(&held, SLICE).unwrap();
         drop(held);

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 
+use crate::delivery::ByteDelivery;
 use crate::error::{RecvError, RecvFailure, SettleError};
 use crate::metadata::{FencingToken, Metadata};
 use crate::port::PortDelivery;
+use crate::received::Delivery;
 use crate::settle::Nack;
 use crate::settle::{OwnedSettle, Settle};
 use crate::settling::{settling, settling_async};
@@ -61,6 +63,20 @@ impl OwnedByteDelivery {
     pub fn check_whole(&self) -> Result<(), RecvError> {
         let checked = self.held.check_whole();
         checked.map_err(|cause| RecvFailure::from(cause).of(self.held.queue()))
+    }
+}
+
+/// For [`ack_later`](crate::ByteReceiver::ack_later).
+impl From<OwnedByteDelivery> for ByteDelivery<'_> {
+    fn from(delivery: OwnedByteDelivery) -> Self {
+        delivery.held.into()
+    }
+}
+
+/// For [`ack_later`](crate::Receiver::ack_later).
+impl<T> From<OwnedDelivery<T>> for Delivery<'_, T> {
+    fn from(delivery: OwnedDelivery<T>) -> Self {
+        Self::of(delivery.data, delivery.held.into())
     }
 }
 

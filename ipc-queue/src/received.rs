@@ -87,6 +87,10 @@ fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> RecvFailure {
 }
 
 impl<'a, T> Delivery<'a, T> {
+    pub(crate) fn of(data: T, bytes: ByteDelivery<'a>) -> Self {
+        Self { data, bytes }
+    }
+
     /// Returns the value that was sent.
     #[must_use]
     pub fn data(&self) -> &T {

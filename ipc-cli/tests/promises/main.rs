@@ -18,6 +18,7 @@ mod state;
 mod terminal;
 mod top;
 mod troubleshooting;
+mod two_hosts;
 mod unanswered;
 mod web;
 mod web_page;
