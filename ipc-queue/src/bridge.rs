@@ -267,14 +267,9 @@ impl<N: FnMut(Note)> Trip<'_, N> {
             if let SendPortError::Failed(why) = &error
                 && is_this_ones(why)
             {
-                let why = why.clone();
-                let id = first.id();
-                let first = held.pop_front();
-                // With the reason, so that the list of dead letters shows it.
-                let buried = first.map(|first| first.bury_with(&why.to_string()));
-                self.end(buried.unwrap_or(Ok(())))?;
-                self.carried.buried += 1;
-                (self.note)(Note::Buried { id, why });
+                if let Some(first) = held.pop_front() {
+                    self.bury(first, why.clone())?;
+                }
                 continue;
             }
             self.ack_all(&mut published)?;
@@ -326,6 +321,15 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         for failure in error.failures() {
             self.end(Err(failure.clone()))?;
         }
+        Ok(())
+    }
+
+    /// With the reason, so that the list of dead letters shows it.
+    fn bury(&mut self, held: ByteDelivery<'_>, why: SendFailure) -> Result<(), SettleError> {
+        let id = held.id();
+        self.end(held.bury_with(&why.to_string()))?;
+        self.carried.buried += 1;
+        (self.note)(Note::Buried { id, why });
         Ok(())
     }
 
