@@ -172,6 +172,7 @@ pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'st
         facts.push(("file", inspector.path().display().to_string()));
         facts.push(("memory", format::bytes(inspector.bytes() as u64)));
         facts.push(("oldest", oldest.unwrap_or_default()));
+        facts.push(("room for", room(inspector)));
         facts.push(("payload pool", pool(inspector)));
         let (senders, receivers) = inspector.has_waiters();
         let waiting = [(senders, "a sender, for room"), (receivers, "a receiver")];
@@ -193,6 +194,15 @@ pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'st
     }
     facts.push(("state", control::state(stats).to_owned()));
     facts
+}
+
+fn room(inspector: &Inspector) -> String {
+    let room = inspector.room().into_iter();
+    let sizes = room.map(|(bytes, count)| format!("{count} of {}", show::bytes(bytes as u64)));
+    format!(
+        "messages of up to: {}",
+        sizes.collect::<Vec<_>>().join(", ")
+    )
 }
 
 fn pool(inspector: &Inspector) -> String {

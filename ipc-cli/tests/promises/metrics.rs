@@ -119,6 +119,7 @@ fn figures_are_served_to_scrapers_and_not_to_other_sites() {
         head.starts_with("HTTP/1.1 421") && !body.contains("jobs"),
         "{head}\n{body}"
     );
+    assert!(body.contains("use the address that ipc metrics printed"));
     assert!(
         served
             .get("/", "localhost", "")
