@@ -198,7 +198,7 @@ pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'st
 
 fn room(inspector: &Inspector) -> String {
     let room = inspector.room().into_iter();
-    let sizes = room.map(|(bytes, count)| format!("{count} of {}", show::bytes(bytes as u64)));
+    let sizes = room.map(|(bytes, count)| format!("{count} of {}", format::bytes(bytes as u64)));
     format!(
         "messages of up to: {}",
         sizes.collect::<Vec<_>>().join(", ")
