@@ -70,7 +70,7 @@ use crate::send_options::Key;
 use crate::stats::QueueStats;
 use crate::wait::Wait;
 use contents::Contents;
-use due::Due;
+use due::{Due, Scans};
 use geometry::LAYOUT_HASH;
 use level::SegmentMemory;
 use patrol::Patrol;
@@ -141,6 +141,8 @@ pub(crate) struct Shared {
     waiters: [Arc<Waiters>; 2],
     /// The time of the watcher's next scan, in milliseconds since boot. Private to this process.
     next_look: AtomicU64,
+    /// The watcher's scans for leases. Private to this process.
+    lease_scans: Scans,
     /// The scrubber. Private to this process.
     patrol: Mutex<Patrol>,
     /// The number of [`Hold`]s.
@@ -192,6 +194,7 @@ impl ShmQueue {
             events,
             waiters: Default::default(),
             next_look: AtomicU64::new(u64::MAX),
+            lease_scans: Scans::default(),
             patrol: Mutex::new(Patrol::anywhere()),
             holds: AtomicUsize::new(1),
         }));
@@ -517,6 +520,22 @@ impl Shared {
         }
     }
 
+    /// Ensures that the watcher scans for leases soon, after a message was taken in a queue whose
+    /// leases end.
+    #[inline(always)]
+    fn lease_taken(&self) {
+        if self.lease_scans.rest() {
+            self.wake_lease_scans();
+        }
+    }
+
+    #[cold]
+    fn wake_lease_scans(&self) {
+        if self.lease_scans.begin() {
+            watch::nudge();
+        }
+    }
+
     /// Wakes the callers that wait for a closed queue to drain: they must check after every end of
     /// a message.
     #[inline]
@@ -601,6 +620,15 @@ impl Shared {
         self.contents.recover(segment, table, member);
     }
 
+    /// Before the watcher scans: returns the latest time of its next scan, if this process's
+    /// receivers take messages whose leases end.
+    fn look_for_leases(&self) -> Option<Due> {
+        let interval = Scans::interval(self.contents.settings.lease?);
+        let takes = || self.rings().map(Ring::takes).fold(0, u64::wrapping_add);
+        let go_on = self.lease_scans.pass(takes);
+        go_on.then(|| Due::at(clock::monotonic()).after(interval))
+    }
+
     fn look_at_clock(&self) -> Option<Due> {
         let timed = self.flag().load(Ordering::SeqCst) & TIMED != 0;
         if !timed && self.contents.settings.lease.is_none() {
@@ -638,7 +666,8 @@ impl Watched for Shared {
         }
         self.look_around(running);
         self.patrol();
-        let due = self.look_at_clock()?;
+        let due = self.look_for_leases();
+        let due = due.into_iter().chain(self.look_at_clock()).min()?;
         let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);
         self.next_look.fetch_min(millis, Ordering::SeqCst);
         let left = due.since_boot().saturating_sub(clock::monotonic());

@@ -1,6 +1,7 @@
 //! Plots as SVG: bars for different kinds, lines for growing numbers.
 
 use std::collections::BTreeMap;
+use std::num::ParseFloatError;
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
@@ -18,6 +19,8 @@ const NAMES: u32 = 240;
 const LINES_HEIGHT: u32 = 320;
 const OURS: RGBColor = RGBColor(31, 119, 80);
 const OTHERS: RGBColor = RGBColor(90, 110, 150);
+
+type Series<'r> = BTreeMap<&'r str, Vec<(f64, &'r Summary)>>;
 
 /// Draws the plot of one work.
 pub fn svg(work: &str, rows: &[&Summary]) -> Result<String> {
@@ -43,15 +46,7 @@ fn lines(
     rows: &[&Summary],
     backend: SVGBackend<'_>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let mut series: BTreeMap<&str, Vec<(f64, &Summary)>> = BTreeMap::new();
-    for row in rows {
-        if let Some((subject, number)) = row.subject.rsplit_once(", ") {
-            series
-                .entry(subject)
-                .or_default()
-                .push((number.parse()?, row));
-        }
-    }
+    let series = series_of(rows)?;
     let root = backend.into_drawing_area();
     root.fill(&WHITE)?;
     let numbers = || series.values().flatten().map(|(number, _)| *number);
@@ -88,10 +83,7 @@ fn lines(
         chart.draw_series([PathElement::new(whole, color.stroke_width(2))])?;
         chart.draw_series(line.clone().map(|at| Circle::new(at, 3, color.filled())))?;
         for (number, row) in points {
-            let range = [
-                (place(*number), row.min),
-                (place(*number), row.max.min(top)),
-            ];
+            let range = [row.min, row.max.min(top)].map(|value| (place(*number), value));
             chart.draw_series([PathElement::new(range, color.stroke_width(1))])?;
         }
         let Some(last) = line.next_back() else {
@@ -108,6 +100,18 @@ fn lines(
     }
     root.present()?;
     Ok(())
+}
+
+/// The values of each subject, with the number at the end of its name.
+fn series_of<'r>(rows: &[&'r Summary]) -> Result<Series<'r>, ParseFloatError> {
+    let mut series = Series::new();
+    for row in rows {
+        if let Some((subject, number)) = row.subject.rsplit_once(", ") {
+            let points = series.entry(subject).or_default();
+            points.push((number.parse()?, *row));
+        }
+    }
+    Ok(series)
 }
 
 /// Draws a bar for each row, with its range.

@@ -11,12 +11,16 @@
 //! |---|---|---|---|
 //! | any | `W(t, 0)` | the claimer | before it publishes: the cell is its own |
 //! | any | `W(t, n)` | the claimer | the same, of a message that another queue delivered n times |
-//! | `E` | `L(t)` | the holder of D | it took the message |
-//! | `E` | `L(now + lease time)` | any process | D has no record |
+//! | `E` | `L(now + lease time)` | any process | it scans, and D has no record |
+//! | `E` | `L(u)` | the holder of D | it extends |
 //! | `L(t)` | `L(u)` | the holder of D | it extends |
 //! | `L(t)` | `O` | any process | t is over |
 //! | any but `W(u, D)` | `O` | any process | the lease is taken back by order (`picking`) |
 //! | `E`, `L(t)` | `W(u, D)` | the holder of D | it returns the message with a delay |
+//!
+//! A receiver records nothing when it takes a message: the first watcher that scans does. So a lease
+//! time-out costs a receiver one load, a lease never ends early, and it ends late by at most the
+//! time between two scans ([`Scans`]).
 //!
 //! This word, not the state, decides the end of D. Once its lease is over, it cannot be extended or
 //! delayed. Once it is delayed, its lease cannot end. Once it is extended, it does not end before
@@ -49,7 +53,10 @@
 //! the very same record, to the millisecond.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
+
+use ipc_shm::wait::SLICE;
 
 use super::cell::Cell;
 use super::memory::{Memory, Word};
@@ -70,20 +77,6 @@ pub(super) enum Time {
 }
 
 impl<M: Memory> Ring<M> {
-    /// Records the end of a lease that was just taken. If its holder is killed or stopped before
-    /// this, the first process that checks records an end itself.
-    #[inline]
-    pub fn start_lease(&self, lease: &Lease, ends_at: Due) {
-        let cell = self.cell(lease.index());
-        let tag = Tag::of(lease.attempt(), cell);
-        let seen = cell.due().load(Acquire);
-        // If another process has recorded an end meanwhile, that record is as good.
-        if !Due::is_tagged(seen, tag) && self.is_held(lease) {
-            // Failed: another process has just recorded one.
-            let _ = cell.due().swap_if(seen, ends_at.to_word(tag), AcqRel);
-        }
-    }
-
     /// Changes the end of a lease. `false`: the lease was lost.
     ///
     /// Once this has returned true, the lease does not end before `ends_at`, however close the
@@ -172,7 +165,6 @@ impl<M: Memory> Ring<M> {
     }
 
     /// Returns whether the caller, the holder of this lease, still has it.
-    #[inline]
     pub(super) fn is_held(&self, lease: &Lease) -> bool {
         let word = self.cell(lease.index()).state().load(SeqCst);
         lease.is_of(word) || self.is_held_by(lease, word)
@@ -223,14 +215,62 @@ impl<M: Memory> Ring<M> {
             Due::ENDED if is_noted => return Time::Over,
             due if is_noted && due > now => return Time::Until(due),
             _ if is_noted => (Due::ENDED, Time::Over),
-            // The holder has not recorded an end yet, or never will.
-            _ => (now.after(lease), Time::Until(now.after(lease))),
+            // This is the first scan since the message was taken.
+            _ => {
+                // The present time was rounded down, and the lease must not end early.
+                let end = now.next().after(lease);
+                (end, Time::Until(end))
+            }
         };
         match cell.due().swap_if(seen, note.to_word(tag), AcqRel) {
             Ok(()) => then,
             // Failed: the lease was extended, delayed or recorded meanwhile, so it is not over now.
             Err(_) => Time::Changed,
         }
+    }
+}
+
+/// The scans of one process for leases of one queue. Private to the process.
+///
+/// While its receivers take messages, the watcher scans once in each [`interval`](Self::interval),
+/// and receivers do not wake it. Once they take none, it rests, and the next receiver that takes a
+/// message wakes it.
+#[derive(Debug, Default)]
+pub(super) struct Scans {
+    is_next_due: AtomicBool,
+    /// [`Ring::takes`] at the last scan.
+    takes: AtomicU64,
+}
+
+impl Scans {
+    /// Returns whether a receiver that has just taken a message must wake the watcher.
+    #[inline(always)]
+    pub fn rest(&self) -> bool {
+        !self.is_next_due.load(SeqCst)
+    }
+
+    /// Called by a receiver before it wakes the watcher. `false`: another one does so.
+    pub fn begin(&self) -> bool {
+        !self.is_next_due.swap(true, SeqCst)
+    }
+
+    /// Called by the watcher before a scan. Returns whether the next one is due after the interval.
+    ///
+    /// A receiver that took its message before this is found by the scan. One that takes it later
+    /// wakes the watcher, or its message is found by the next scan.
+    pub fn pass(&self, takes: impl FnOnce() -> u64) -> bool {
+        let was_due = self.is_next_due.swap(false, SeqCst);
+        let takes = takes();
+        let goes_on = self.takes.swap(takes, SeqCst) != takes && was_due;
+        if goes_on {
+            self.is_next_due.store(true, SeqCst);
+        }
+        goes_on
+    }
+
+    /// Returns the longest time between two scans.
+    pub fn interval(lease: Duration) -> Duration {
+        (lease / 8).clamp(Duration::from_millis(1), SLICE)
     }
 }
 
@@ -287,6 +327,11 @@ impl Due {
             .saturating_mul(1000)
             .saturating_add(millis);
         Self(millis.min(Self::LATEST.0))
+    }
+
+    /// Returns the next millisecond.
+    fn next(self) -> Self {
+        Self::at_millis(self.0.saturating_add(1))
     }
 
     /// Returns a time that is later by `time`; never rounded down.

@@ -200,16 +200,13 @@ impl LevelReceiver {
         into: &mut Vec<D>,
     ) -> usize {
         let (shared, ring) = (&*self.shared, &self.level.ring);
-        let ends_at = (shared.contents.settings.lease)
-            .map(|time| Due::not_before(clock::monotonic().saturating_add(time)));
+        if shared.contents.settings.lease.is_some() {
+            shared.lease_taken();
+        }
         self.lane.add(Received::Messages, taken.len() as u64);
         into.reserve(taken.len());
         let mut bytes = 0;
         for lease in taken.into_leases() {
-            if let Some(ends_at) = ends_at {
-                ring.start_lease(&lease, ends_at);
-                shared.look_by(ends_at);
-            }
             bytes += ring.cell(lease.index()).body().len as usize;
             match self.deliver(lease) {
                 Ok(delivery) => into.push(delivery.into()),
@@ -295,14 +292,12 @@ impl LevelReceiver {
         Ok(None)
     }
 
-    /// Starts a lease's time, and counts the message.
+    /// Has the lease's end recorded by the next scan, and counts the message.
     #[inline(always)]
     pub(super) fn start(&self, lease: &Lease) {
         let shared = &*self.shared;
-        if let Some(time) = shared.contents.settings.lease {
-            let ends_at = Due::not_before(clock::monotonic().saturating_add(time));
-            self.level.ring.start_lease(lease, ends_at);
-            shared.look_by(ends_at);
+        if shared.contents.settings.lease.is_some() {
+            shared.lease_taken();
         }
         if lease.attempt() > 1 {
             self.count_redelivery(lease);

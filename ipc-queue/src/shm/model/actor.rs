@@ -29,7 +29,7 @@ pub enum Do {
     PublishAt(u64),
     /// Gives back what was claimed.
     Abandon,
-    /// Takes a message, starts its lease if the scenario has leases.
+    /// Takes a message. Whoever looks at the clock next starts its lease, if the scenario has leases.
     Take,
     /// Takes so many messages together, as far as they are ready in FIFO order. Without leases.
     TakeRun(usize),
@@ -93,8 +93,6 @@ enum Stage {
     PublishNew,
     PublishLate,
     AbandonOld,
-    /// `Take`: taken, and the lease's end is to be noted.
-    Deliver,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -108,8 +106,6 @@ struct Writing {
 struct Reading {
     lease: Lease,
     message: u8,
-    /// What the clock said when it was taken.
-    taken_at: u64,
 }
 
 /// A thread of a process; what it holds between two operations.
@@ -410,7 +406,7 @@ impl Actor {
                     self.sent(turn, &old, &done)
                 }
             },
-            Stage::AbandonOld | Stage::Deliver => {
+            Stage::AbandonOld => {
                 ring.abandon(old.claim.clone());
                 self.sent(turn, &old, &Publication::Done)
             }
@@ -489,13 +485,6 @@ impl Actor {
     /// As `ShmReceiver::try_take` and `deliver`.
     fn take(&mut self, turn: &Turn<'_>) -> bool {
         let (ring, id, me) = (turn.ring, turn.id, self.as_seat());
-        if self.stage == Stage::Deliver {
-            let taken = self.reading.last().expect("just taken");
-            if let Some(time) = turn.rules.lease() {
-                ring.start_lease(&taken.lease, at(taken.taken_at).after(time));
-            }
-            return true;
-        }
         turn.world.live(|ledger, words| {
             ledger.take_begins(id, words);
             Ok(())
@@ -516,20 +505,13 @@ impl Actor {
         });
         turn.check_chunk(lease.index());
         let message = turn.message_in(lease.index());
-        let taken_at = turn.world.ledger.borrow().now;
-        self.reading.push(Reading {
-            lease,
-            message,
-            taken_at,
-        });
-        self.stage = Stage::Deliver;
-        turn.rules.lease_ms.is_none()
+        self.reading.push(Reading { lease, message });
+        true
     }
 
     /// As `LevelReceiver::take_together`.
     fn take_run(&mut self, turn: &Turn<'_>, count: usize) -> bool {
         let (ring, me) = (turn.ring, self.as_seat());
-        let taken_at = turn.world.ledger.borrow().now;
         let mut left = count;
         while left > 0 {
             let cursor = self.head.get_or_insert_with(|| ring.cursor(RingWord::Head));
@@ -544,11 +526,7 @@ impl Actor {
             left -= taken.len();
             for lease in taken.into_leases() {
                 let message = turn.message_in(lease.index());
-                self.reading.push(Reading {
-                    lease,
-                    message,
-                    taken_at,
-                });
+                self.reading.push(Reading { lease, message });
             }
         }
         true

@@ -698,14 +698,14 @@ fn an_extended_lease_lasts() {
 }
 
 #[test]
-fn a_lease_that_ended_before_it_was_noted_is_not_extended() {
+fn a_first_record_does_not_undo_an_extension() {
     let actors = vec![
         (0, sends(&[1])),
         (1, vec![Take, Extend(60), Ack]),
         (3, vec![Clock(5), Clock(20)]),
     ];
     let sent = Scenario::new(1, actors).prepared([0, 0]).leasing(10);
-    explore("late note", 2, sent);
+    explore("first record", 2, sent);
 }
 
 #[test]
@@ -868,10 +868,10 @@ fn a_watcher_stopped_over_a_lease_leaves_the_next_messages_extension() {
 }
 
 #[test]
-fn a_receiver_stopped_before_it_notes_its_lease_leaves_the_next_ones_extension() {
+fn a_receiver_stopped_while_it_extends_leaves_the_next_ones_extension() {
     let actors = vec![
         (0, sends(&[1])),
-        (1, vec![Take]),
+        (1, vec![Take, Extend(70)]),
         (2, vec![Take, Extend(90)]),
         (3, vec![Clock(5), Clock(20)]),
         (4, vec![Clock(40), Clock(60)]),

@@ -508,7 +508,7 @@ fn each_delivery_has_a_lease_of_its_own() {
             Settled::Ready
         );
         let second = receiver.take().unwrap();
-        assert_eq!((expired(20), expired(29), expired(30)), (0, 0, 1));
+        assert_eq!((expired(20), expired(30), expired(31)), (0, 0, 1));
         assert_eq!(receiver.ring.ack(&second), Settled::LeaseLost);
     });
 }
@@ -521,9 +521,9 @@ fn what_is_put_off_comes_when_it_is_due_though_its_holder_is_stopped() {
         let (clock, lease) = (world.thread(2), Some(Duration::from_millis(100)));
         let changed = |now| clock.ring.look_at_clock(at(now), lease).0.ready;
         let receiver = world.thread(1);
-        for (until, lease_ends) in [(20, 100), (350, 200)] {
+        for (until, taken_at) in [(20, 0), (350, 100)] {
             let held = receiver.take().unwrap();
-            receiver.ring.start_lease(&held, at(lease_ends));
+            assert_eq!(changed(taken_at), 0);
             assert!(receiver.ring.note_put_off(&held, at(until)));
             // Stopped here.
             assert_eq!((changed(until - 1), changed(until)), (0, 1));
@@ -542,11 +542,11 @@ fn what_was_to_be_put_off_after_its_lease_comes_at_once() {
         assert!(world.thread(0).send());
         let (clock, receiver) = (world.thread(2), world.thread(1));
         let held = receiver.take().unwrap();
-        receiver.ring.start_lease(&held, at(100));
+        let lease = Some(Duration::from_millis(100));
+        let _ = clock.ring.look_at_clock(at(0), lease);
         // Stopped after it noted that the lease is over.
         let (cell, word) = (clock.ring.cell(0), clock.ring.cell(0).state().load(SeqCst));
-        let lease = Some(Duration::from_millis(100));
-        assert_eq!(clock.ring.time_of(cell, word, at(100), lease), Time::Over);
+        assert_eq!(clock.ring.time_of(cell, word, at(101), lease), Time::Over);
         assert_eq!(receiver.ring.settle_later(&held, at(500)), Settled::Over);
         assert_eq!(receiver.take().unwrap().attempt(), 2);
     });

@@ -11,6 +11,12 @@ use crate::shm::memory::{Memory, RingWord, Word};
 use crate::shm::word::{CellKind, Seat, State};
 
 impl<M: Memory> Ring<M> {
+    /// Returns a sum that changes when messages are taken. Approximate, like its summands.
+    pub fn takes(&self) -> u64 {
+        let word = |word| self.memory.ring_word(word).load(SeqCst);
+        word(RingWord::Head).wrapping_add(word(RingWord::Stray))
+    }
+
     /// When the message was sent that this cursor finds next, if one is there whose turn it is. May
     /// be of another one by now: only for choosing where to look first.
     pub fn next_sent_at(&self, cursor: &Cursor) -> Option<Timestamp> {
