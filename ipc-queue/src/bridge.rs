@@ -14,6 +14,8 @@
 //! queue. A kill costs each message in hand an attempt, like the death of any receiver. Past the
 //! limit, the message is a dead letter of the first queue.
 
+mod settling;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -26,8 +28,8 @@ use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
 use crate::capability::Feature;
 use crate::delivery::ByteDelivery;
 use crate::error::{
-    BatchAckError, RecvError, RecvFailure, RecvPortError, SendError, SendFailure, SendPortError,
-    SettleError, SettleFailure, Unavailable,
+    RecvError, RecvFailure, RecvPortError, SendError, SendFailure, SendPortError, SettleError,
+    Unavailable,
 };
 use crate::send_options::SendOptions;
 use crate::wait::Wait;
@@ -267,8 +269,9 @@ impl<N: FnMut(Note)> Trip<'_, N> {
             if let SendPortError::Failed(why) = &error
                 && is_this_ones(why)
             {
+                let why = why.clone();
                 if let Some(first) = held.pop_front() {
-                    self.bury(first, why.clone())?;
+                    self.bury(first, why)?;
                 }
                 continue;
             }
@@ -295,55 +298,6 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         self.ack_all(&mut published)?;
         (self.note)(Note::Progress(self.carried));
         Ok(())
-    }
-
-    /// Acks what was published. With keys, the acks are confirmed while the next messages are
-    /// carried: a message that is delivered again is recognized. Without keys, at once.
-    fn ack_all(&mut self, published: &mut Vec<ByteDelivery<'_>>) -> Result<(), SettleError> {
-        let acked = self.receiver.ack_all_later(published.drain(..));
-        self.end_all(acked)?;
-        if !self.bridge.keys {
-            self.confirm_acks()?;
-        }
-        Ok(())
-    }
-
-    /// Waits for the acks in flight. Returns whether all succeeded.
-    fn confirm_acks(&mut self) -> Result<bool, SettleError> {
-        let flushed = self.receiver.flush();
-        let all = flushed.is_ok();
-        self.end_all(flushed)?;
-        Ok(all)
-    }
-
-    fn end_all(&mut self, acked: Result<(), BatchAckError>) -> Result<(), SettleError> {
-        let Err(error) = acked else { return Ok(()) };
-        for failure in error.failures() {
-            self.end(Err(failure.clone()))?;
-        }
-        Ok(())
-    }
-
-    /// With the reason, so that the list of dead letters shows it.
-    fn bury(&mut self, held: ByteDelivery<'_>, why: SendFailure) -> Result<(), SettleError> {
-        let id = held.id();
-        self.end(held.bury_with(&why.to_string()))?;
-        self.carried.buried += 1;
-        (self.note)(Note::Buried { id, why });
-        Ok(())
-    }
-
-    /// Returns unsent messages to the first queue, for other receivers at once. Counts no attempt
-    /// if the transport can snooze.
-    fn give_back(&self, held: VecDeque<ByteDelivery<'_>>) {
-        let capabilities = self.bridge.from.transport().capabilities();
-        for delivery in held {
-            // A message whose lease is lost is delivered again anyway.
-            let _ = match capabilities.has(Feature::Snooze) {
-                true => delivery.snooze(Duration::ZERO),
-                false => delivery.nack_after(Duration::ZERO),
-            };
-        }
     }
 
     /// Publishes one message, or finds that it was published before.
@@ -396,27 +350,6 @@ impl<N: FnMut(Note)> Trip<'_, N> {
             bytes.copy_from_slice(&part.to_le_bytes());
         }
         key
-    }
-
-    /// Errors are ignored: settling reports a lost lease.
-    fn extend(&self, held: &VecDeque<ByteDelivery<'_>>) {
-        let lease = self.bridge.from.transport().settings().lease;
-        for delivery in held {
-            let _ = delivery.extend(lease.unwrap_or(LEASE));
-        }
-    }
-
-    fn end(&mut self, settled: Result<(), SettleError>) -> Result<(), SettleError> {
-        use SettleFailure::{LeaseLost, Unavailable as Lost};
-        let Err(error) = settled else { return Ok(()) };
-        match error.failure {
-            // The message is delivered again, and is then recognized by its key.
-            LeaseLost | Lost(Unavailable::Transport { .. }) => {
-                self.carried.lost += 1;
-                Ok(())
-            }
-            _ => Err(error),
-        }
     }
 
     fn wait_because(&mut self, why: &str) {

@@ -37,6 +37,13 @@ impl From<PortDelivery> for ByteDelivery<'_> {
     }
 }
 
+/// For [`ack_later`](crate::ByteReceiver::ack_later).
+impl From<OwnedByteDelivery> for ByteDelivery<'_> {
+    fn from(delivery: OwnedByteDelivery) -> Self {
+        delivery.into_held().into()
+    }
+}
+
 #[cfg(target_os = "linux")]
 impl<'a> From<ShmDelivery<'a>> for ByteDelivery<'a> {
     #[inline(always)]

@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 
-use crate::delivery::ByteDelivery;
 use crate::error::{RecvError, RecvFailure, SettleError};
 use crate::metadata::{FencingToken, Metadata};
 use crate::port::PortDelivery;
-use crate::received::Delivery;
 use crate::settle::Nack;
 use crate::settle::{OwnedSettle, Settle};
 use crate::settling::{settling, settling_async};
@@ -38,6 +36,10 @@ pub struct OwnedDelivery<T> {
 impl OwnedByteDelivery {
     pub(crate) fn new(held: PortDelivery) -> Self {
         Self { held }
+    }
+
+    pub(crate) fn into_held(self) -> PortDelivery {
+        self.held
     }
 
     /// Returns the delivery of the value that its payload encodes.
@@ -66,20 +68,6 @@ impl OwnedByteDelivery {
     }
 }
 
-/// For [`ack_later`](crate::ByteReceiver::ack_later).
-impl From<OwnedByteDelivery> for ByteDelivery<'_> {
-    fn from(delivery: OwnedByteDelivery) -> Self {
-        delivery.held.into()
-    }
-}
-
-/// For [`ack_later`](crate::Receiver::ack_later).
-impl<T> From<OwnedDelivery<T>> for Delivery<'_, T> {
-    fn from(delivery: OwnedDelivery<T>) -> Self {
-        Self::of(delivery.data, delivery.held.into())
-    }
-}
-
 async fn settle_async(held: PortDelivery, how: OwnedSettle) -> Result<(), SettleError> {
     match held.may_block() {
         true => blocking::unblock(move || held.settle(how.as_settle())).await,
@@ -88,6 +76,10 @@ async fn settle_async(held: PortDelivery, how: OwnedSettle) -> Result<(), Settle
 }
 
 impl<T> OwnedDelivery<T> {
+    pub(crate) fn into_held(self) -> (T, PortDelivery) {
+        (self.data, self.held)
+    }
+
     /// The value that was sent.
     #[must_use]
     pub fn data(&self) -> &T {
