@@ -11,7 +11,7 @@ use crate::probe::Distance;
 use crate::repetition::{self, Repetition};
 use crate::statistics::median;
 use crate::switches::Switches;
-use crate::work::{LARGE, Placement, SMALL, Times, Unit, Work};
+use crate::work::{LARGE, Manner, Placement, SMALL, Times, Unit, Work};
 
 /// A subject at a work, with its measurements.
 pub struct Row<'a> {
@@ -59,6 +59,9 @@ const ONE_TO_ONE: Work = Work::OneWay {
     senders: 1,
     receivers: 1,
     bytes: SMALL,
+};
+const SPINNING: Work = Work::RoundTrip {
+    manner: Manner::Spinning,
 };
 /// Bare round trips are a by-product, in a separate row.
 const BOUNCED: &str = "cache line";
@@ -229,6 +232,8 @@ pub fn summarise(
 pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
     let bar = bar(rows.len() * plan.repetitions);
     let mut probes: BTreeMap<Distance, Vec<f64>> = BTreeMap::new();
+    // Without the rows beside it, the row of the probes says nothing.
+    let is_compared = rows.iter().any(|row| row.work == SPINNING);
     let started = Instant::now();
     let over = || plan.budget.is_some_and(|budget| started.elapsed() > budget);
     for round in 0..plan.rounds {
@@ -253,6 +258,7 @@ pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
                 ..
             }) = result
                 && row.placement == Placement::Pinned
+                && is_compared
             {
                 probes.entry(distance).or_default().push(trip);
             }
@@ -262,9 +268,7 @@ pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
     }
     bar.finish_and_clear();
     probes.remove(&Distance::Mixed);
-    let work = Work::RoundTrip {
-        manner: crate::work::Manner::Spinning,
-    };
+    let work = SPINNING;
     let summary = |(distance, trips): (&Distance, &Vec<f64>)| {
         let row = (
             work.to_string(),

@@ -13,6 +13,7 @@ use crate::exit::Exit;
 use crate::payload;
 use crate::show::{self, Show};
 use crate::signals::EndSignals;
+use crate::terminal;
 
 /// Carries messages until the first queue is drained or a signal asks the command to end.
 pub fn bridge(what: &cli::Bridge, show: &Show) -> Result<()> {
@@ -162,7 +163,7 @@ impl Line {
 
     fn new() -> Self {
         Self {
-            can_draw: io::stderr().is_terminal() && !show::is_dumb(),
+            can_draw: io::stderr().is_terminal() && !terminal::is_dumb(),
             shown_at: None,
         }
     }

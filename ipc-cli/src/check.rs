@@ -11,7 +11,8 @@ use crate::address::Subject;
 use crate::cli;
 use crate::control;
 use crate::exit::{self, Exit};
-use crate::show::{self, Show};
+use crate::format;
+use crate::show::Show;
 
 /// The exit code when the state of a queue can't be determined.
 pub const UNKNOWN: u8 = 3;
@@ -118,83 +119,101 @@ fn check_queue(queue: &str, what: &cli::Check) -> Result<Checked> {
     let stats = subject.stats()?;
     let waiting = stats.ready + stats.delayed;
     let age = match &subject {
-        Subject::Mapped(_) => Some(subject.oldest().map_or(Duration::ZERO, show::age)),
+        Subject::Mapped(_) => Some(subject.oldest().map_or(Duration::ZERO, format::age)),
         Subject::Asked(_) => None,
     };
-    let mut checked = Checked {
-        queue: queue.to_owned(),
-        grade: Grade::Ok,
-        text: String::new(),
-        figures: Vec::new(),
-        values: Values {
-            depth: Some(waiting),
-            dead: Some(stats.dead),
-            age,
-        },
-    };
-    let mut wrong = Vec::new();
-    let mut compare =
-        |name: &str, found: f64, shown: String, unit: &str, limits: [Option<(f64, String)>; 2]| {
-            let plain = limits.each_ref().map(|limit| {
-                limit
-                    .as_ref()
-                    .map_or_else(String::new, |(limit, _)| limit.to_string())
-            });
-            let label = match what.queues.len() {
-                1 => name.to_owned(),
-                _ => format!("'{queue} {name}'"),
-            };
-            checked
-                .figures
-                .push(format!("{label}={found}{unit};{};{}", plain[0], plain[1]));
-            for (limit, grade) in limits
-                .into_iter()
-                .zip([Grade::Warning, Grade::Critical])
-                .rev()
-            {
-                if let Some((limit, said)) = limit
-                    && found > limit
-                {
-                    checked.grade = checked.grade.max(grade);
-                    wrong.push(format!("{name} {shown} is above {said}"));
-                    return;
-                }
-            }
-        };
-    let count = |limit: Option<u64>| limit.map(|limit| (limit as f64, limit.to_string()));
-    let time =
-        |limit: Option<Duration>| limit.map(|limit| (limit.as_secs_f64(), show::time(limit)));
-    compare(
-        "depth",
-        waiting as f64,
-        waiting.to_string(),
-        "",
-        [count(what.warn_depth), count(what.max_depth)],
-    );
-    compare(
-        "dead",
-        stats.dead as f64,
-        stats.dead.to_string(),
-        "",
-        [count(what.warn_dead), count(what.max_dead)],
-    );
+    let mut found = Findings::new(queue, what.queues.len() > 1);
+    found.compare_count("depth", waiting, [what.warn_depth, what.max_depth]);
+    found.compare_count("dead", stats.dead, [what.warn_dead, what.max_dead]);
     if let Some(age) = age {
-        let limits = [time(what.warn_age), time(what.max_age)];
-        compare("age", age.as_secs_f64(), show::time(age), "s", limits);
+        found.compare_time("age", age, [what.warn_age, what.max_age]);
     } else if what.max_age.or(what.warn_age).is_some() {
-        checked.grade = checked.grade.max(Grade::Unknown);
-        wrong.push("the age of messages is known in shared memory only".to_owned());
+        found.grade = found.grade.max(Grade::Unknown);
+        let wrong = "the age of messages is known in shared memory only";
+        found.wrong.push(wrong.to_owned());
     }
-    let state = control::state(&stats);
-    checked.text = match wrong.is_empty() {
-        false => format!("{queue}: {}", wrong.join(", ")),
+    let text = match found.wrong.is_empty() {
+        false => format!("{queue}: {}", found.wrong.join(", ")),
         true => {
-            let age = age.map_or_else(String::new, |age| format!(", oldest {}", show::time(age)));
+            let age = age.map_or_else(String::new, |age| format!(", oldest {}", format::time(age)));
+            let state = control::state(&stats);
             format!(
                 "{queue}: depth {waiting}, dead {}{age}, {state}",
                 stats.dead
             )
         }
     };
-    Ok(checked)
+    Ok(Checked {
+        queue: queue.to_owned(),
+        grade: found.grade,
+        text,
+        figures: found.figures,
+        values: Values {
+            depth: Some(waiting),
+            dead: Some(stats.dead),
+            age,
+        },
+    })
+}
+
+/// The comparisons of a queue's figures with their limits. Limits are given as the one for a
+/// warning and the critical one.
+struct Findings {
+    /// The label of a figure begins with this.
+    prefix: Option<String>,
+    grade: Grade,
+    figures: Vec<String>,
+    wrong: Vec<String>,
+}
+
+impl Findings {
+    fn new(queue: &str, is_one_of_several: bool) -> Self {
+        Self {
+            prefix: is_one_of_several.then(|| queue.to_owned()),
+            grade: Grade::Ok,
+            figures: Vec::new(),
+            wrong: Vec::new(),
+        }
+    }
+
+    fn compare_count(&mut self, name: &str, found: u64, limits: [Option<u64>; 2]) {
+        let limits = limits.map(|limit| limit.map(|limit| (limit as f64, limit.to_string())));
+        self.compare(name, (found as f64, found.to_string()), "", limits);
+    }
+
+    fn compare_time(&mut self, name: &str, found: Duration, limits: [Option<Duration>; 2]) {
+        let both = |time: Duration| (time.as_secs_f64(), format::time(time));
+        self.compare(name, both(found), "s", limits.map(|limit| limit.map(both)));
+    }
+
+    /// Compares a figure, as a number and in words.
+    fn compare(
+        &mut self,
+        name: &str,
+        (found, shown): (f64, String),
+        unit: &str,
+        limits: [Option<(f64, String)>; 2],
+    ) {
+        let plain = |limit: &Option<(f64, String)>| {
+            let limit = limit.as_ref();
+            limit.map_or_else(String::new, |(limit, _)| limit.to_string())
+        };
+        let [warn, most] = limits.each_ref().map(plain);
+        let label = match &self.prefix {
+            None => name.to_owned(),
+            Some(queue) => format!("'{queue} {name}'"),
+        };
+        let figure = format!("{label}={found}{unit};{warn};{most}");
+        self.figures.push(figure);
+        let grades = [Grade::Warning, Grade::Critical];
+        for (limit, grade) in limits.into_iter().zip(grades).rev() {
+            if let Some((limit, said)) = limit
+                && found > limit
+            {
+                self.grade = self.grade.max(grade);
+                self.wrong.push(format!("{name} {shown} is above {said}"));
+                return;
+            }
+        }
+    }
 }

@@ -7,23 +7,20 @@
 use std::ffi::OsStr;
 
 use anyhow::{Context, Result};
-use clap::CommandFactory;
+use clap::Command;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use clap_complete::env::Shells;
 use clap_complete::{CompleteEnv, Shell};
 use ipc_queue::shm::Inspector;
 
 use crate::address;
-use crate::cli::Cli;
 
 /// The variable that the scripts set to the name of the shell.
 const VARIABLE: &str = "IPC_COMPLETE";
 
 /// Prints the candidates and ends the process, if a shell asks for them.
-pub fn answer() {
-    CompleteEnv::with_factory(Cli::command)
-        .var(VARIABLE)
-        .complete();
+pub fn answer(command: fn() -> Command) {
+    CompleteEnv::with_factory(command).var(VARIABLE).complete();
 }
 
 /// Returns the script that a shell reads.

@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::address;
 use crate::cli;
 use crate::exit::Exit;
-use crate::show::{self, Show};
+use crate::format;
+use crate::show::Show;
 use crate::signals::EndSignals;
 
 pub fn pause(queue: &str, show: &Show) -> Result<()> {
@@ -74,7 +75,7 @@ pub fn drain(what: &cli::Drain, show: &Show) -> Result<()> {
             return Err(end.error(&state));
         }
         if let (Some(time), Some(Duration::ZERO)) = (what.timeout, left) {
-            let time = show::time(time);
+            let time = format::time(time);
             return Err(Exit::TimedOut.error(format!("not drained in {time}: {state}")));
         }
         if transport.is_paused()? {

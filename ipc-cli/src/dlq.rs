@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use crate::address::{self, Subject};
 use crate::cli::Which;
 use crate::exit::Exit;
+use crate::format;
 use crate::headers;
 use crate::payload::Payloads;
 use crate::remove::together;
-use crate::show::{self, Show};
+use crate::show::Show;
 use crate::table::{Column, Table, plain};
 
 const COLUMNS: [Column; 7] = [
@@ -33,7 +34,7 @@ pub fn ls(queue: &str, show: &Show) -> Result<()> {
             let last_worker = letter.last_worker.map(|pid| pid.to_string());
             table.add(vec![
                 plain(name(letter.id)),
-                plain(format!("{} ago", show::time(show::age(letter.sent_at)))),
+                plain(format!("{} ago", format::time(format::age(letter.sent_at)))),
                 plain(why(letter.reason)),
                 plain(letter.attempts),
                 plain(last_worker.unwrap_or_default()),
@@ -66,7 +67,7 @@ fn in_words(letter: &DeadLetter, payloads: &Payloads) -> String {
          attempts      {}: {} given back, {} out of time, {} over which their worker died\n\
          last held by  {}\n{error}{headers}bytes         {}\n\n{}",
         letter.message,
-        show::time(show::age(letter.sent_at)),
+        format::time(format::age(letter.sent_at)),
         why(letter.reason),
         letter.attempts,
         letter.nacks,
@@ -155,7 +156,7 @@ fn each(
 fn selected(which: &Which, there: &[DeadLetter]) -> Vec<DeadLetterId> {
     let is_old = |letter: &&DeadLetter| {
         let limit = which.older_than;
-        limit.is_none_or(|limit| show::age(letter.sent_at) > limit)
+        limit.is_none_or(|limit| format::age(letter.sent_at) > limit)
     };
     let mut letters: Vec<_> = there.iter().filter(is_old).collect();
     letters.sort_by_key(|letter| letter.sent_at);
@@ -178,7 +179,7 @@ fn with_payload(letter: &DeadLetter, payload: Value) -> Value {
     json!({
         "letter": name(letter.id),
         "message": letter.message.to_string(),
-        "age_seconds": show::age(letter.sent_at).as_secs_f64(),
+        "age_seconds": format::age(letter.sent_at).as_secs_f64(),
         "reason": format!("{:?}", letter.reason).to_lowercase(),
         "attempts": letter.attempts,
         "nacks": letter.nacks,

@@ -8,7 +8,7 @@ use ipc_proto::{HeaderError, Headers};
 use serde_json::{Map, Value, json};
 
 use crate::exit::Exit;
-use crate::show;
+use crate::format;
 
 /// Parses `NAME=VALUE` into the name and the value.
 pub fn parse(header: &OsStr) -> Result<(String, Vec<u8>)> {
@@ -33,7 +33,7 @@ pub fn refused(error: HeaderError) -> Error {
 pub fn json(headers: &Headers) -> Value {
     let shown = |value: &[u8]| match std::str::from_utf8(value) {
         Ok(text) => Value::from(text),
-        Err(_) => json!({ "hex": show::hex(value) }),
+        Err(_) => json!({ "hex": format::hex(value) }),
     };
     let pairs = headers.iter();
     let object: Map<_, _> = pairs
@@ -46,7 +46,7 @@ pub fn json(headers: &Headers) -> Value {
 pub fn in_a_line(headers: &Headers) -> String {
     let pairs = headers.iter();
     let pairs: Vec<_> = pairs
-        .map(|(name, value)| format!("{name}={}", show::excerpt(value)))
+        .map(|(name, value)| format!("{name}={}", format::excerpt(value)))
         .collect();
     pairs.join(" ")
 }
@@ -57,7 +57,7 @@ pub fn in_lines(headers: &Headers, label: &str) -> String {
     pairs
         .map(|(name, value)| {
             // Whatever the value contains, it stays on one line.
-            let value = show::payload(value).replace(['\n', '\r'], " ");
+            let value = format::payload(value).replace(['\n', '\r'], " ");
             format!("{label}{name}={value}\n")
         })
         .collect()

@@ -9,7 +9,7 @@ use ipc_shm::{ProcessIdentity, clock};
 use serde_json::{Value, json};
 
 use crate::address::Subject;
-use crate::show;
+use crate::format;
 
 /// A message that a receiver holds.
 #[derive(Clone, Debug)]
@@ -120,7 +120,7 @@ fn seen(one: &LeaseView, lease: Option<Duration>) -> SeenInMemory {
         renewed_ago: lease
             .zip(one.ends_in)
             .and_then(|(lease, left)| lease.checked_sub(left)),
-        at_most: show::age(one.sent_at).min(attached),
+        at_most: format::age(one.sent_at).min(attached),
     }
 }
 

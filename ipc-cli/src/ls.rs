@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use crate::address::{self, Subject};
 use crate::control;
 use crate::exit::{self, Exit};
+use crate::format;
 use crate::payload;
 use crate::settings;
-use crate::show::{self, Show};
+use crate::show::Show;
 use crate::table::{Column, Table, Text, bad_count, colored, plain};
 
 const COLUMNS: [Column; 11] = [
@@ -88,7 +89,7 @@ impl Listed {
     fn add(&mut self, namespace: &Namespace, name: &Name, queue: &Inspector) {
         let stats = queue.stats();
         self.rows.push(summary(namespace, name, queue));
-        let oldest = queue.oldest().map(|at| show::time(show::age(at)));
+        let oldest = queue.oldest().map(|at| format::time(format::age(at)));
         self.table.add(vec![
             plain(address::short(namespace, name)),
             plain(type_of(queue)),
@@ -98,7 +99,7 @@ impl Listed {
             plain(stats.delayed),
             bad_count(stats.dead),
             plain(stats.participants),
-            plain(show::bytes(queue.bytes() as u64)),
+            plain(format::bytes(queue.bytes() as u64)),
             plain(oldest.unwrap_or_default()),
             state(control::state(&stats)),
         ]);
@@ -120,7 +121,7 @@ impl Listed {
             "type": subject.type_name(),
             "id": subject.id().to_string(),
             "bytes": bytes,
-            "oldest_seconds": oldest.map(|at| show::age(at).as_secs_f64()),
+            "oldest_seconds": oldest.map(|at| format::age(at).as_secs_f64()),
             "settings": settings::value(subject.settings()),
             "stats": stats,
         }));
@@ -133,8 +134,8 @@ impl Listed {
             plain(stats.delayed),
             bad_count(stats.dead),
             plain(stats.participants),
-            plain(bytes.map_or_else(String::new, |bytes| show::bytes(bytes as u64))),
-            plain(oldest.map_or_else(String::new, |at| show::time(show::age(at)))),
+            plain(bytes.map_or_else(String::new, |bytes| format::bytes(bytes as u64))),
+            plain(oldest.map_or_else(String::new, |at| format::time(format::age(at)))),
             state(control::state(&stats)),
         ]);
         Ok(())
@@ -169,7 +170,7 @@ fn summary(namespace: &Namespace, name: &Name, queue: &Inspector) -> Value {
         "type": type_of(queue),
         "id": queue.id().to_string(),
         "bytes": queue.bytes(),
-        "oldest_seconds": queue.oldest().map(|at| show::age(at).as_secs_f64()),
+        "oldest_seconds": queue.oldest().map(|at| format::age(at).as_secs_f64()),
         "settings": settings::value(queue.settings()),
         "stats": queue.stats(),
     })

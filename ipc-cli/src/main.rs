@@ -18,6 +18,7 @@ mod dlq;
 mod doctor;
 mod exchange;
 mod exit;
+mod format;
 mod headers;
 mod held;
 mod http;
@@ -43,6 +44,7 @@ mod snapshot;
 mod stat;
 mod table;
 mod tail;
+mod terminal;
 mod top;
 mod web;
 mod work;
@@ -50,14 +52,14 @@ mod work;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use cli::{Cli, Command, Dlq};
 use exit::Exit;
 use show::Show;
 
 fn main() -> ExitCode {
-    complete::answer();
+    complete::answer(Cli::command);
     ipc_nats::register();
     // A check that can't find out is neither a warning nor critical.
     let is_check = std::env::args_os().nth(1).is_some_and(|arg| arg == "check");

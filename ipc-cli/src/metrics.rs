@@ -43,7 +43,10 @@ fn answer(asked: &Asked, queues: &[String]) -> Answer {
     let is_allowed = !asked.served.ip().is_loopback() || asked.is_host_ours(&[]);
     let is_read = [Method::GET, Method::HEAD].contains(asked.method());
     let refused = match (is_allowed, is_read, asked.path()) {
-        (false, ..) => Some((421, "this name is not served here: use the address")),
+        (false, ..) => {
+            let why = "this name is not served here: use the address that ipc metrics printed";
+            Some((421, why))
+        }
         (_, false, _) => Some((405, "only GET")),
         (.., "/metrics") => None,
         _ => Some((404, "see /metrics")),

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::address;
 use crate::exit::Exit;
-use crate::show::{self, Show};
+use crate::format;
+use crate::show::Show;
 use crate::table::{Column, Table, Text, bad_count, colored, plain};
 
 const COLUMNS: [Column; 9] = [
@@ -67,8 +68,8 @@ fn table(found: &[(String, NodeInfo)]) -> Table {
             plain(format!("{namespace}/{}", node.name)),
             plain(node.pid),
             health(node),
-            plain(format!("{} ago", show::time(node.joined_ago))),
-            plain(format!("{} ago", show::time(node.last_beat_ago))),
+            plain(format!("{} ago", format::time(node.joined_ago))),
+            plain(format!("{} ago", format::time(node.last_beat_ago))),
             plain(node.stats.messages_sent),
             plain(node.stats.messages_received),
             plain(node.stats.redeliveries),

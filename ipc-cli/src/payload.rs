@@ -9,7 +9,7 @@ use serde_json::Value;
 use serde_transcode::Transcoder;
 
 use crate::exit::Exit;
-use crate::show;
+use crate::format;
 
 /// The payload type of a queue.
 pub struct Payloads(PayloadName);
@@ -94,10 +94,10 @@ impl Payloads {
 
     /// A payload for people.
     pub fn in_words(&self, payload: &[u8]) -> String {
-        let text = show::payload(&self.readable(payload));
+        let text = format::payload(&self.readable(payload));
         let shape = self.0.shape.as_ref().and_then(|shape| shape.text.as_ref());
         match (self.text(payload), shape) {
-            (None, Some(shape)) => format!("{}\n\nshape         {shape}", show::hex(payload)),
+            (None, Some(shape)) => format!("{}\n\nshape         {shape}", format::hex(payload)),
             _ => text,
         }
     }
@@ -106,14 +106,14 @@ impl Payloads {
     pub fn excerpt(&self, payload: &[u8]) -> String {
         let is_readable = self.0.encoding != Some(Encoding::Postcard) || self.are_texts();
         if is_readable {
-            return show::excerpt(&self.readable(payload));
+            return format::excerpt(&self.readable(payload));
         }
-        show::excerpt(show::hex(payload).as_bytes())
+        format::excerpt(format::hex(payload).as_bytes())
     }
 
     /// A payload for programs: its bytes, its text if it is one, and its value if it can be read.
     pub fn json(&self, payload: &[u8]) -> Value {
-        let mut shown = show::payload_json(payload);
+        let mut shown = format::payload_json(payload);
         if let Some(text) = self.text(payload) {
             let value = match self.are_texts() {
                 true => Value::String(text.clone()),

@@ -5,10 +5,11 @@ use ipc_queue::shm::Waiting;
 use serde_json::Value;
 
 use crate::address;
+use crate::format;
 use crate::headers;
 use crate::payload::Payloads;
 use crate::select::Selected;
-use crate::show::{self, Show};
+use crate::show::Show;
 use crate::table::{Column, Table, plain};
 
 /// The last column is left out if no message has headers.
@@ -34,7 +35,10 @@ pub fn peek(queue: &str, most: usize, show: &Show) -> Result<()> {
         for message in &waiting {
             let mut row = vec![
                 plain(message.message),
-                plain(format!("{} ago", show::time(show::age(message.sent_at)))),
+                plain(format!(
+                    "{} ago",
+                    format::time(format::age(message.sent_at))
+                )),
                 plain(format!("{:?}", message.priority).to_lowercase()),
                 plain(message.attempts),
                 plain(message.payload.len()),

@@ -7,9 +7,10 @@ use ipc_queue::QueueStats;
 use ipc_queue::shm::Inspector;
 
 use crate::address::{self, Subject};
+use crate::format;
 use crate::held::{self, Health, Held};
 use crate::secrets;
-use crate::show::{self, Show};
+use crate::show::Show;
 
 /// Name, help, value.
 type Figure = (&'static str, &'static str, fn(&QueueStats) -> u64);
@@ -190,7 +191,7 @@ impl Families {
     fn add_mapped(&mut self, queue: &str, subject: &Subject, inspector: &Inspector) -> Result<()> {
         let oldest = subject
             .oldest()
-            .map_or(0.0, |at| show::age(at).as_secs_f64());
+            .map_or(0.0, |at| format::age(at).as_secs_f64());
         let (pool, (senders, receivers)) = (inspector.pool(), inspector.has_waiters());
         let held = held::all(subject)?.unwrap_or_default();
         let of = |health| {

@@ -19,10 +19,12 @@ use serde_json::json;
 use crate::address;
 use crate::cli;
 use crate::exit::Exit;
+use crate::format;
 use crate::headers;
 use crate::payload::Payloads;
-use crate::show::{self, Show};
+use crate::show::Show;
 use crate::signals::EndSignals;
+use crate::terminal;
 
 /// Time between two checks whether to stop.
 const SLICE: Duration = Duration::from_millis(100);
@@ -125,7 +127,7 @@ impl<'r> Incoming<'r> {
                 return Ok(Next::Stopped);
             }
             // Checked before a message is taken, because returning it would cost it an attempt.
-            if show::is_reader_gone() {
+            if terminal::is_reader_gone() {
                 return Ok(Next::Unread);
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -159,7 +161,7 @@ impl<'r> Incoming<'r> {
     fn in_time(&self, what: &str) -> String {
         match self.what.timeout {
             Some(Duration::ZERO) | None => "there is no message now".to_owned(),
-            Some(time) => format!("{what} for {}", show::time(time)),
+            Some(time) => format!("{what} for {}", format::time(time)),
         }
     }
 

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use crate::address::Subject;
 use crate::exit::Exit;
+use crate::format;
 use crate::headers;
 use crate::payload::Payloads;
-use crate::show;
 
 /// A message must be in one of the states, and match every other given condition.
 #[derive(Clone, Debug, Default, Args)]
@@ -121,7 +121,7 @@ impl Selection {
     }
 
     fn agrees(&self, message: &Selected, headers: &[(String, Vec<u8>)]) -> bool {
-        let age = show::age(message.sent_at);
+        let age = format::age(message.sent_at);
         let id = message.id.to_string();
         (self.ids.is_empty() || self.ids.contains(&id))
             && self.older_than.is_none_or(|limit| age > limit)
@@ -160,7 +160,7 @@ impl Selected {
             "kind": format!("{:?}", self.kind).to_lowercase(),
             "priority": format!("{:?}", self.priority).to_lowercase(),
             "state": format!("{:?}", self.state).to_lowercase(),
-            "age_seconds": show::age(self.sent_at).as_secs_f64(),
+            "age_seconds": format::age(self.sent_at).as_secs_f64(),
             "attempts": self.attempts,
             "error": self.error,
             "headers": headers::json(&self.headers),

@@ -7,7 +7,7 @@ use ipc_proto::QueueSettings;
 use ipc_queue::{Backoff, QueueOptions};
 use serde_json::{Value, json};
 
-use crate::show;
+use crate::format;
 
 /// Settings for a queue to create. An existing queue must have the same values for those that are
 /// given.
@@ -121,23 +121,23 @@ fn backoff_value(backoff: &Backoff) -> Value {
 pub fn in_words(settings: &QueueSettings) -> Vec<(&'static str, String)> {
     let lease = settings
         .lease
-        .map_or_else(|| "until its holder dies".to_owned(), show::time);
+        .map_or_else(|| "until its holder dies".to_owned(), format::time);
     let (priorities, aging) = match settings.priorities {
-        true => ("four", show::time(settings.aging)),
+        true => ("four", format::time(settings.aging)),
         false => ("none", "not used".to_owned()),
     };
     let (window, keys) = match settings.dedup_window {
-        Some(window) => (show::time(window), settings.dedup_keys.to_string()),
+        Some(window) => (format::time(window), settings.dedup_keys.to_string()),
         None => ("no keys".to_owned(), "not used".to_owned()),
     };
     vec![
         ("capacity", format!("{} messages", settings.capacity)),
-        ("inline-bytes", show::bytes(settings.inline_bytes.into())),
+        ("inline-bytes", format::bytes(settings.inline_bytes.into())),
         (
             "max-message-bytes",
-            show::bytes(settings.max_message_bytes.into()),
+            format::bytes(settings.max_message_bytes.into()),
         ),
-        ("pool-bytes", show::bytes(settings.pool_bytes)),
+        ("pool-bytes", format::bytes(settings.pool_bytes)),
         ("attempt-limit", settings.attempt_limit.to_string()),
         ("crash-limit", settings.crash_limit.to_string()),
         ("expiry-limit", settings.expiry_limit.to_string()),
@@ -163,7 +163,7 @@ pub fn keys_in_words(settings: &QueueSettings) -> Option<String> {
     };
     Some(format!(
         "at least {most} at once, each for {}: {rate} sustained (--dedup-keys)",
-        show::time(window)
+        format::time(window)
     ))
 }
 

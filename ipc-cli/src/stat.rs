@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use crate::address::Subject;
 use crate::control;
+use crate::format;
 use crate::held::{self, Health, Held};
 use crate::settings;
-use crate::show::{self, Show};
+use crate::show::Show;
 use crate::table::{Column, Table, colored, plain};
 
 const FACTS: [Column; 2] = [("", 0), ("", 0)];
@@ -73,7 +74,7 @@ fn value(queue: &str, subject: &Subject, seen: &Seen) -> Value {
         Subject::Asked(_) => None,
     };
     let held = seen.held.as_deref();
-    let oldest = subject.oldest().map(|at| show::age(at).as_secs_f64());
+    let oldest = subject.oldest().map(|at| format::age(at).as_secs_f64());
     json!({
         "queue": queue,
         "type": subject.type_name(),
@@ -131,7 +132,7 @@ fn held_table(held: &[Held]) -> Table {
     let mut table = Table::new(&HOLDINGS);
     for one in held {
         let seen = one.seen.as_ref();
-        let time = |time: Option<std::time::Duration>| time.map_or_else(String::new, show::time);
+        let time = |time: Option<std::time::Duration>| time.map_or_else(String::new, format::time);
         let ends = match seen.map(|seen| seen.ends_in) {
             Some(None) => "its holder's end".to_owned(),
             ends => time(ends.flatten()),
@@ -167,10 +168,11 @@ fn facts(queue: &str, subject: &Subject, stats: &QueueStats) -> Table {
 pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'static str, String)> {
     let mut facts = vec![("queue", queue.to_owned()), ("type", subject.type_name())];
     if let Subject::Mapped(inspector) = subject {
-        let oldest = subject.oldest().map(|at| show::time(show::age(at)));
+        let oldest = subject.oldest().map(|at| format::time(format::age(at)));
         facts.push(("file", inspector.path().display().to_string()));
-        facts.push(("memory", show::bytes(inspector.bytes() as u64)));
+        facts.push(("memory", format::bytes(inspector.bytes() as u64)));
         facts.push(("oldest", oldest.unwrap_or_default()));
+        facts.push(("room for", room(inspector)));
         facts.push(("payload pool", pool(inspector)));
         let (senders, receivers) = inspector.has_waiters();
         let waiting = [(senders, "a sender, for room"), (receivers, "a receiver")];
@@ -194,13 +196,22 @@ pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'st
     facts
 }
 
+fn room(inspector: &Inspector) -> String {
+    let room = inspector.room().into_iter();
+    let sizes = room.map(|(bytes, count)| format!("{count} of {}", show::bytes(bytes as u64)));
+    format!(
+        "messages of up to: {}",
+        sizes.collect::<Vec<_>>().join(", ")
+    )
+}
+
 fn pool(inspector: &Inspector) -> String {
     let pool = inspector.pool();
     format!(
         "{} of {} used; a payload of up to {} finds memory now",
-        show::bytes(pool.used_bytes),
-        show::bytes(pool.total_bytes),
-        show::bytes(pool.largest_fit_bytes)
+        format::bytes(pool.used_bytes),
+        format::bytes(pool.total_bytes),
+        format::bytes(pool.largest_fit_bytes)
     )
 }
 

@@ -9,7 +9,7 @@ use comfy_table::{
     Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table as Cells,
 };
 
-use crate::show;
+use crate::terminal;
 
 /// A column: its title and its rank. Rank 0 is never left out; rank 9 is left out first. A title
 /// that begins with `#` marks a column of numbers.
@@ -23,7 +23,7 @@ pub struct Table {
 
 impl Table {
     pub fn new(columns: &[Column]) -> Self {
-        let colors = show::wants_colors(io::stdout().is_terminal());
+        let colors = terminal::wants_colors(io::stdout().is_terminal());
         let bold = |title: &str| {
             let cell = Cell::new(title.trim_start_matches('#'));
             if colors {

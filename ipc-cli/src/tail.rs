@@ -12,8 +12,9 @@ use crate::cli;
 use crate::headers;
 use crate::payload::Payloads;
 use crate::peek;
-use crate::show::{self, Show};
+use crate::show::Show;
 use crate::signals::EndSignals;
+use crate::terminal;
 
 /// Prints the waiting messages, then new ones, until the queue is removed or a signal asks the
 /// command to end.
@@ -42,7 +43,7 @@ pub fn tail(what: &cli::Tail, show: &Show) -> Result<()> {
         }
         let next = Instant::now() + what.every;
         loop {
-            let is_unread = show::is_reader_gone() || show.has_failed();
+            let is_unread = terminal::is_reader_gone() || show.has_failed();
             if end.is_asked() || inspector.is_removed() || is_unread {
                 return Ok(());
             }

@@ -22,8 +22,9 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use serde_json::json;
 
-use crate::show::{self, Show};
+use crate::show::Show;
 use crate::signals::EndSignals;
+use crate::terminal;
 use ui::{Asked, Ui};
 use watch::{Scope, Watch};
 
@@ -38,7 +39,7 @@ pub fn top(
 ) -> Result<()> {
     let mut watch = Watch::new(Scope::of(what)?);
     watch.look()?;
-    if show.is_json() || once || !show::can_draw() {
+    if show.is_json() || once || !terminal::can_draw() {
         thread::sleep(every);
         watch.look()?;
         if show.is_json() {
@@ -279,13 +280,6 @@ mod tests {
         }
         let cells = picture.matches(['█', '░']).count();
         assert_eq!(cells, 40, "{picture}");
-    }
-
-    #[test]
-    fn names_are_shortened_in_the_middle() {
-        assert_eq!(picture::shortened("media/resize", 12), "media/resize");
-        assert_eq!(picture::shortened("media/thumbnails-v2", 10), "media…s-v2");
-        assert_eq!(picture::shortened("abc", 0), "…");
     }
 
     #[test]

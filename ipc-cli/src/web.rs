@@ -22,6 +22,7 @@ use serde_json::json;
 use crate::address;
 use crate::cli;
 use crate::exit::Exit;
+use crate::format;
 use crate::http::Server;
 use crate::show::{self, Show};
 use crate::signals::EndSignals;
@@ -123,7 +124,7 @@ fn token() -> Result<String> {
     let mut bytes = [0; 16];
     let mut random = File::open("/dev/urandom").context("making a token")?;
     random.read_exact(&mut bytes).context("making a token")?;
-    Ok(show::hex(&bytes))
+    Ok(format::hex(&bytes))
 }
 
 /// Returns the milliseconds since 1970.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -152,10 +152,7 @@ fn save_restore_and_move_killed_at_any_time_keep_every_message_once() {
     let (mut kills, mut completed) = (0, 0);
     while kills < KILLS {
         for (step, lasts) in cycle.iter().zip(&mut lasts) {
-            let mut child = ipc(&step.args)
-                .stdout(std::process::Stdio::null())
-                .spawn()
-                .unwrap();
+            let mut child = ipc(&step.args).stdout(Stdio::null()).spawn().unwrap();
             let moment = Instant::now() + lasts.mul_f64(random.f64() * 1.1);
             while Instant::now() < moment {
                 thread::yield_now();
@@ -182,7 +179,11 @@ fn save_restore_and_move_killed_at_any_time_keep_every_message_once() {
         }
     }
     println!("{kills} were killed, {completed} came to their end before");
-    // Its keys are remembered, and it can be used.
+    keys_are_remembered(&places);
+}
+
+/// Asserts that the queue can be used, and refuses messages with the keys of those in it.
+fn keys_are_remembered(places: &Places) {
     let queue = ByteQueue::open(places.queue("a")).unwrap();
     let stats = queue.transport().stats().unwrap();
     assert_eq!(

@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::address::NatsAddress;
 use crate::connection::{Connection, Refusal, Stored};
 use crate::directory;
+use crate::remedy::with_remedy;
 use crate::runtime::block_on;
 
 /// A set of answers, by key, on a NATS server.
@@ -90,9 +91,8 @@ impl Answers {
             let made = connection.jetstream.get_or_create_stream(config).await;
             made.map_err(|error| {
                 let servers = &connection.servers;
-                AnswerError::Server(format!(
-                    "the NATS server at {servers} can't keep answers: {error}; does it run with JetStream (-js)?"
-                ))
+                let what = format!("the NATS server at {servers} can't keep answers");
+                AnswerError::Server(with_remedy(&what, &error))
             })?;
             Ok(Self { connection, stream })
         })

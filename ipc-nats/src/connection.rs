@@ -24,6 +24,7 @@ use tokio::task::AbortHandle;
 
 use crate::address::NatsAddress;
 use crate::options::NatsOptions;
+use crate::remedy::with_remedy;
 use crate::request_error::RequestError;
 use crate::runtime::spawn;
 
@@ -333,12 +334,14 @@ impl Connection {
     pub(crate) fn explain(&self, refusal: &Refusal) -> String {
         let servers = &self.servers;
         match refusal {
-            Refusal::NobodyListens => format!(
-                "the NATS server at {servers} has no JetStream for this now: start it with -js, or wait until its cluster has a leader"
+            Refusal::NobodyListens => with_remedy(
+                &format!("the NATS server at {servers} has no JetStream for this now"),
+                &"no responders",
             ),
             Refusal::Error { code, text } => match *code {
-                code::NOT_ENABLED | code::NOT_ENABLED_FOR_ACCOUNT => format!(
-                    "the NATS server at {servers} runs without JetStream: start it with -js"
+                code::NOT_ENABLED | code::NOT_ENABLED_FOR_ACCOUNT => with_remedy(
+                    &format!("the NATS server at {servers} has no JetStream for this"),
+                    text,
                 ),
                 _ => format!("the NATS server at {servers} reports: {text} (error {code})"),
             },

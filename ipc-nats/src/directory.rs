@@ -20,6 +20,7 @@ use crate::address::NatsAddress;
 use crate::bucket;
 use crate::connection::Connection;
 use crate::priority_stream::Layout;
+use crate::remedy::with_remedy;
 use crate::steps::Steps;
 
 /// The directory's data about a queue.
@@ -323,9 +324,8 @@ pub(crate) fn seen(entry: &kv::Entry) -> Option<(Entry, u64)> {
 }
 
 fn explain(servers: &str, error: &dyn fmt::Display) -> String {
-    format!(
-        "the NATS server at {servers} can't list its queues: {error}; does it run with JetStream (-js), and does its cluster have a leader?"
-    )
+    let what = format!("the NATS server at {servers} can't list its queues");
+    with_remedy(&what, error)
 }
 
 /// Replaces dots: keys and names of streams may not contain every dot that a name may.

@@ -25,6 +25,7 @@ mod pull;
 mod queue;
 mod receiver;
 mod record;
+mod remedy;
 mod repair;
 mod request_error;
 mod runtime;

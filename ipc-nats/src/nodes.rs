@@ -18,6 +18,7 @@ use crate::address::NatsAddress;
 use crate::bucket;
 use crate::connection::Connection;
 use crate::directory;
+use crate::remedy::with_remedy;
 use crate::runtime::{block_on, spawn};
 
 /// The processes of one group, on any machines.
@@ -197,9 +198,7 @@ fn host() -> String {
 }
 
 fn server_error(error: &dyn fmt::Display) -> String {
-    format!(
-        "the NATS server does not keep the list of nodes: {error}; is it reachable, and does it run with JetStream (-js)?"
-    )
+    with_remedy("the NATS server does not keep the list of nodes", error)
 }
 
 impl Drop for Membership {

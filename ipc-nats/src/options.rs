@@ -361,7 +361,12 @@ mod tests {
         assert_eq!(read, Ok(expected));
         assert_eq!(from(&[("NATS_CREDS", "")]), Ok(NatsOptions::new()));
         let half = from(&[("NATS_CERT", "a.pem")]);
-        assert!(half.is_err_and(|error| error.contains("NATS_KEY")));
+        assert!(half.is_err_and(|error| error.contains("NATS_KEY belong together: set both")));
+        let both = from(&[("NATS_CERT", "a.pem"), ("NATS_KEY", "a.key")]);
+        assert_eq!(
+            both,
+            Ok(NatsOptions::new().client_certificate("a.pem", "a.key"))
+        );
         let wrong = from(&[("NATS_TIMEOUT", "soon")]);
         assert!(wrong.is_err_and(|error| error.contains("NATS_TIMEOUT")));
     }

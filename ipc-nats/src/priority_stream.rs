@@ -38,6 +38,7 @@ use serde_json::json;
 use crate::connection::{Connection, Refusal, Stored, code};
 use crate::content::Content;
 use crate::record::{Record, write_place};
+use crate::remedy::with_remedy;
 use crate::request_error::RequestError;
 use vacancies::Vacancies;
 
@@ -180,11 +181,8 @@ impl PriorityStream {
 
     fn refused(&self, error: &dyn std::error::Error) -> String {
         let servers = &self.connection.servers;
-        let mut text = format!("the NATS server at {servers} can't keep this queue: {error}");
-        if text.contains("no responders") {
-            text.push_str("; it runs without JetStream: start it with -js");
-        }
-        text
+        let what = format!("the NATS server at {servers} can't keep this queue");
+        with_remedy(&what, &error)
     }
 
     /// Deletes those of its streams that exist.

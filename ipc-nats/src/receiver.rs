@@ -321,31 +321,15 @@ impl NatsReceiver {
             mut record,
             ..
         } = place;
-        let now = record::now();
         if record.state == State::Dead && seq == handed.work {
             // Its requeuer was killed before it could write that into the record.
             record = record.requeued(seq);
         }
-        if record.state == State::Dead || record.work != handed.work {
-            shared.finish_work(&handed.reply, "+TERM").await;
+        let is_over = self.is_not_deliverable(handed, &key, seq, &record, until);
+        if is_over.await? {
             return Ok(None);
         }
-        if record.is_expired(now) {
-            shared.settle_key(handed.stream, &record, until).await?;
-            if !stream.erase(&key, seq, until).await? {
-                return Err(RequestError::Changed);
-            }
-            shared.counts.add(|counts| counts.expired += 1);
-            shared.finish_work(&handed.reply, "+ACK").await;
-            shared.drop_object(handed.stream, &key, &record).await;
-            shared.notify_free_place(handed.stream, &key).await;
-            return Ok(None);
-        }
-        if record.is_delayed(now) {
-            let left = Duration::from_nanos(record.due - now);
-            shared.give_back(&handed.reply, left).await;
-            return Ok(None);
-        }
+        let lease = shared.entry.settings.lease;
         let mut held = Held {
             stream: handed.stream,
             key,
@@ -353,11 +337,7 @@ impl NatsReceiver {
             record: record.clone(),
             content: handed.content.clone(),
             reply: handed.reply.clone(),
-            ends_at: shared
-                .entry
-                .settings
-                .lease
-                .map(|lease| Instant::now() + lease),
+            ends_at: lease.map(|lease| Instant::now() + lease),
             reported_at,
         };
         if record.state == State::Leased {
@@ -383,6 +363,53 @@ impl NatsReceiver {
         held.seq = stream
             .write(&held.key, seq, &record, Content::default(), until)
             .await?;
+        self.hand_out(handed, held, record).await.map(Some)
+    }
+
+    /// Finishes the work of a message that can't be delivered now: it is dead, has expired, or is
+    /// delayed. Returns `true` if it did.
+    async fn is_not_deliverable(
+        &self,
+        handed: &Handed,
+        key: &str,
+        seq: u64,
+        record: &Record,
+        until: Instant,
+    ) -> Result<bool, RequestError> {
+        let shared = &self.shared;
+        let now = record::now();
+        if record.state == State::Dead || record.work != handed.work {
+            shared.finish_work(&handed.reply, "+TERM").await;
+            return Ok(true);
+        }
+        if record.is_expired(now) {
+            shared.settle_key(handed.stream, record, until).await?;
+            let stream = &shared.streams[handed.stream];
+            if !stream.erase(key, seq, until).await? {
+                return Err(RequestError::Changed);
+            }
+            shared.counts.add(|counts| counts.expired += 1);
+            shared.finish_work(&handed.reply, "+ACK").await;
+            shared.drop_object(handed.stream, key, record).await;
+            shared.notify_free_place(handed.stream, key).await;
+            return Ok(true);
+        }
+        if record.is_delayed(now) {
+            let left = Duration::from_nanos(record.due - now);
+            shared.give_back(&handed.reply, left).await;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Fetches the payload of a message whose lease is written, and registers the delivery.
+    async fn hand_out(
+        &self,
+        handed: &Handed,
+        mut held: Held,
+        record: Record,
+    ) -> Result<Taken, RequestError> {
+        let shared = &self.shared;
         let Content { headers, payload } = &handed.content;
         let payload = shared
             .fetch(handed.stream, &held.key, &record, payload)
@@ -397,12 +424,12 @@ impl NatsReceiver {
         let ticket = shared.new_ticket();
         shared.held().insert(ticket, held);
         shared.changed.notify_one();
-        Ok(Some(Taken {
+        Ok(Taken {
             ticket,
             metadata,
             headers: headers.clone(),
             payload,
-        }))
+        })
     }
 
     fn holder(&self) -> Holder {

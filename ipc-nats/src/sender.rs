@@ -258,13 +258,7 @@ impl Shared {
                 Ok(deadline) => deadline,
                 Err(waited) => {
                     self.counts.add(|counts| counts.refused += 1);
-                    return Err(SendPortError::NoRoom {
-                        missing: NoRoom::Places {
-                            capacity: self.entry.settings.capacity,
-                        },
-                        waited,
-                        dead: room.dead,
-                    });
+                    return Err(self.no_place(waited, room.dead));
                 }
             };
             self.subscribe(Side::Room).await;
@@ -272,6 +266,16 @@ impl Shared {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
             let limit = left.map_or(slice, |left| left.min(slice));
             let _ = tokio::time::timeout(limit, self.room.after(heard)).await;
+        }
+    }
+
+    fn no_place(&self, waited: Option<Duration>, dead: u64) -> SendPortError {
+        SendPortError::NoRoom {
+            missing: NoRoom::Places {
+                capacity: self.entry.settings.capacity,
+            },
+            waited,
+            dead,
         }
     }
 

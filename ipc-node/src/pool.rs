@@ -11,8 +11,9 @@
 //! Any worker may be killed at any time. Its job goes to another worker, or becomes a dead letter
 //! when all attempts are used up, and its ticket says so. The pool's process may also be killed.
 //! The workers then see the end of a pipe, and end together with the programs they started. They
-//! also remove the pool's queues. In shared memory the next pool at the address or in the namespace
-//! may do so instead. A lock of the kernel decides which process owns an address (`ownership.rs`).
+//! also remove the pool's queues. The next pool at the address may do so instead, or in shared
+//! memory the next one in the namespace. A lock of the kernel decides which process owns an address
+//! (`ownership.rs`), or over transports of other crates a lease (`owner_lease.rs`).
 //!
 //! One limit: if a worker is killed from outside at the same moment as the pool's process, the
 //! programs that this worker started keep running. No process is left that knows them.
@@ -38,6 +39,7 @@ mod limits;
 mod map;
 mod outage;
 mod owner;
+mod owner_lease;
 mod ownership;
 mod program;
 mod queues;
@@ -112,8 +114,8 @@ impl Pool {
     /// Removes what a killed pool left at an address. Returns `Ok(false)` if there is nothing.
     ///
     /// A pool that starts at the address does this by itself, so this is for addresses that are not
-    /// used again. Over transports of other crates, a killed pool cannot be told from a live one.
-    /// There the queues are always removed.
+    /// used again. Over transports of other crates it waits for up to 15 s until the lease of a
+    /// killed pool is over: see [`PoolBuilder::at`].
     ///
     /// # Errors
     /// [`PoolError::Taken`] if the process of the pool there is alive; [`PoolError::Control`] if a

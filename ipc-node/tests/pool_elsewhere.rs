@@ -129,31 +129,31 @@ fn remote_workers_do_some_of_the_work_and_end_with_the_pool() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name).display().to_string();
     let pool = processes().workers(1).start().unwrap();
-    let guests = processes().workers(1).worker_name("guest");
-    let guests = guests.at(pool.address()).join().unwrap();
+    let remote = processes().workers(1).worker_name("remote");
+    let remote = remote.at(pool.address()).join().unwrap();
     // Neither job is done unless both workers run at the same time.
     let (one, other) = ((file("1"), file("2")), (file("2"), file("1")));
     let tickets = [&one, &other].map(|who| pool.submit::<_, String>("meet", who).unwrap());
     let mut names: Vec<String> = tickets.map(|ticket| wait(ticket).unwrap()).into();
     names.sort();
-    assert_eq!(names, ["guest-1", "worker-1"]);
+    assert_eq!(names, ["remote-1", "worker-1"]);
     let status = pool.status().unwrap();
     assert!(status.workers.iter().any(|worker| worker.is_remote));
     pool.shutdown().unwrap();
-    guests.wait().unwrap();
+    remote.wait().unwrap();
 }
 
 #[test]
 fn a_remote_worker_that_dies_is_replaced_and_its_job_done() {
     let pool = processes()
-        .at(&format!("shm:default/pool-guests-{}", std::process::id()))
+        .at(&format!("shm:default/pool-remote-{}", std::process::id()))
         .workers(1)
         .start()
         .unwrap();
-    let guests = processes().workers(1).worker_name("guest");
-    let guests = guests.at(pool.address()).join().unwrap();
+    let remote = processes().workers(1).worker_name("remote");
+    let remote = remote.at(pool.address()).join().unwrap();
     let mut first = None;
-    until("a guest is ready", || {
+    until("a remote worker is ready", || {
         let workers = pool.status().unwrap().workers;
         first = workers.iter().find(|worker| worker.is_remote).cloned();
         first.is_some()
@@ -161,7 +161,7 @@ fn a_remote_worker_that_dies_is_replaced_and_its_job_done() {
     // Both are kept busy; the remote worker is killed during its job.
     let tickets = [(); 2].map(|()| pool.submit::<_, (String, u8)>("die once", &()).unwrap());
     let first = first.unwrap();
-    until("the guest is at work", || {
+    until("the remote worker is at work", || {
         let workers = pool.status().unwrap().workers;
         workers
             .iter()
@@ -175,13 +175,13 @@ fn a_remote_worker_that_dies_is_replaced_and_its_job_done() {
     tickets.into_iter().for_each(|ticket| open.push(ticket));
     let (_, done) = open
         .next(Some(PATIENCE))
-        .expect("the guest's is done again");
+        .expect("the remote worker's job is done again");
     assert_eq!(done.map(|(_, attempt)| attempt), Ok(2));
     pool.kill_worker(own);
     let (_, done) = open.next(Some(PATIENCE)).expect("and so is the other");
     assert_eq!(done.map(|(_, attempt)| attempt), Ok(2));
     pool.shutdown().unwrap();
-    guests.wait().unwrap();
+    remote.wait().unwrap();
 }
 
 #[test]

@@ -14,8 +14,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView};
 
-use crate::errors;
-use crate::queue::{headers_dict, reason};
+use crate::errors::{self, reason};
+use crate::options::headers_dict;
 use crate::view::{self, Access};
 use crate::waiting::seconds;
 

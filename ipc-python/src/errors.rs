@@ -280,3 +280,10 @@ pub fn settled(py: Python<'_>) -> PyErr {
     let text = "this delivery is settled: its message is not ours any more";
     new(py, "Settled", &text, &[])
 }
+
+/// Returns the reason for a dead letter that could not be decoded.
+pub fn reason(py: Python<'_>, error: &PyErr) -> String {
+    let name = error.get_type(py).name();
+    let name = name.map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
+    format!("{name}: {}", error.value(py))
+}

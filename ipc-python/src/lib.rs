@@ -6,10 +6,13 @@ mod buffer;
 mod delivery;
 mod errors;
 mod msgpack;
+mod names;
 mod node;
+mod options;
 mod payload;
 mod pool;
 mod queue;
+mod readiness;
 mod settings;
 mod view;
 mod waiting;
@@ -31,11 +34,15 @@ mod _ipc {
     #[pymodule_export]
     use crate::msgpack::{pack, unpack};
     #[pymodule_export]
+    use crate::names::{namespaces, queues, remove, remove_unused};
+    #[pymodule_export]
     use crate::node::{RawNode, nodes, remove_nodes};
     #[pymodule_export]
     use crate::pool::{RawPool, work};
     #[pymodule_export]
-    use crate::queue::{RawQueue, RawReadiness, namespaces, queues, remove, remove_unused};
+    use crate::queue::RawQueue;
+    #[pymodule_export]
+    use crate::readiness::RawReadiness;
     #[pymodule_export]
     use crate::waiting::{after_fork_in_child, before_fork};
 }

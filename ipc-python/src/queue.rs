@@ -6,30 +6,28 @@
 
 use std::cell::OnceCell;
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use ipc_queue::Name;
-use ipc_queue::shm::Inspector;
 use ipc_queue::transport::Wait;
 use ipc_queue::{
     ByteDelivery, ByteQueue, ByteReceiver, ByteSender, DeadLetter, DeadLetterId, DeadReason,
-    DrainError, Headers, MessageId, OverflowPolicy, OwnedByteDelivery, Priority, QueueError,
-    Readiness, RecvTimeoutError, SendFailure, SendOptions, SendTimeoutError, ShmQueue,
-    TrySendError,
+    DrainError, MessageId, OwnedByteDelivery, QueueError, RecvTimeoutError, SendFailure,
+    SendOptions, SendTimeoutError, TrySendError,
 };
-use ipc_shm::{Namespace, ProcessIdentity};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict};
 use serde::Serialize;
 use serde_json::Value;
 use thread_local::ThreadLocal;
 
 use crate::delivery::{Delivery, Origin};
-use crate::errors;
+use crate::errors::{self, reason};
+use crate::options::{headers_dict, send_options};
 use crate::payload::{DETACH_FROM, Payload};
+use crate::readiness::RawReadiness;
 use crate::settings::{self, Wanted};
-use crate::waiting::{self, Limit, resume_watcher, seconds};
+use crate::waiting::{self, Limit, resume_watcher};
 
 /// An open queue.
 #[pyclass(frozen, module = "ipc_queue._ipc", name = "RawQueue")]
@@ -55,12 +53,6 @@ struct Opened {
 struct Handles {
     sender: OnceCell<ByteSender>,
     receiver: OnceCell<ByteReceiver>,
-}
-
-/// A descriptor that is readable when the queue should be tried again.
-#[pyclass(frozen, module = "ipc_queue._ipc")]
-pub struct RawReadiness {
-    readiness: Mutex<Readiness>,
 }
 
 impl Opened {
@@ -481,89 +473,6 @@ impl RawQueue {
     }
 }
 
-impl RawReadiness {
-    fn new(py: Python<'_>, made: std::io::Result<Readiness>) -> PyResult<Self> {
-        let readiness = made.map_err(|error| errors::of_system(py, &error))?;
-        Ok(Self {
-            readiness: Mutex::new(readiness),
-        })
-    }
-}
-
-#[pymethods]
-impl RawReadiness {
-    fn fileno(&self) -> i32 {
-        use std::os::fd::AsRawFd;
-        let readiness = self.readiness.lock();
-        readiness
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_raw_fd()
-    }
-
-    /// Makes it unreadable until there is something new. Look once more after this.
-    fn arm(&self, py: Python<'_>) -> PyResult<()> {
-        let mut readiness = self
-            .readiness
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        readiness
-            .arm()
-            .map_err(|error| errors::of_system(py, &error))
-    }
-}
-
-/// Removes a queue with everything in it. Returns `False` if it does not exist.
-#[pyfunction]
-pub fn remove(py: Python<'_>, address: &str) -> PyResult<bool> {
-    resume_watcher();
-    let removed = py.detach(|| ipc_queue::remove(address));
-    removed.map_err(|error| errors::of_control(py, &error))
-}
-
-/// Returns the namespaces in shared memory whose names begin with `prefix`.
-#[pyfunction]
-pub fn namespaces(py: Python<'_>, prefix: &str) -> PyResult<Vec<String>> {
-    // Any namespace knows its siblings.
-    let any = namespace_of(py, "default")?;
-    let siblings = py.detach(|| any.siblings());
-    let siblings = siblings.map_err(|error| errors::of_system(py, &error))?;
-    let names = siblings.iter().map(|sibling| sibling.name().to_string());
-    Ok(names.filter(|name| name.starts_with(prefix)).collect())
-}
-
-/// Returns the queues in a namespace in shared memory.
-#[pyfunction]
-pub fn queues(py: Python<'_>, namespace: &str) -> PyResult<Vec<String>> {
-    let namespace = namespace_of(py, namespace)?;
-    let names = py.detach(|| ShmQueue::list(&namespace));
-    let names = names.map_err(|error| errors::of_open(py, &error))?;
-    Ok(names.iter().map(|name| name.to_string()).collect())
-}
-
-/// Removes a queue, unless the kernel's locks show that another process has it open.
-#[pyfunction]
-pub fn remove_unused(py: Python<'_>, namespace: &str, name: &str) -> PyResult<bool> {
-    let namespace = namespace_of(py, namespace)?;
-    let name = Name::new(name).map_err(|error| errors::new(py, "BadAddress", &error, &[]))?;
-    let inspector = Inspector::open(&namespace, &name);
-    let inspector = inspector.map_err(|error| errors::of_open(py, &error))?;
-    let us = ProcessIdentity::current();
-    let is_other = |process: &ProcessIdentity| *process != us;
-    let participants = inspector.participants();
-    if participants
-        .iter()
-        .any(|(participant, gone)| !gone && is_other(&participant.process))
-    {
-        return Ok(false);
-    }
-    let removed = ShmQueue::remove(&namespace, &name);
-    removed.map_err(|error| errors::of_control(py, &error))
-}
-
-fn namespace_of(py: Python<'_>, name: &str) -> PyResult<Namespace> {
-    Namespace::new(name).map_err(|error| errors::new(py, "BadAddress", &error, &[]))
-}
-
 /// Returns the fields of a flat record by name. New fields appear automatically.
 fn to_dict<'py>(py: Python<'py>, record: &impl Serialize) -> PyResult<Bound<'py, PyDict>> {
     let fields =
@@ -576,13 +485,6 @@ fn to_dict<'py>(py: Python<'py>, record: &impl Serialize) -> PyResult<Bound<'py,
         }
     }
     Ok(dict)
-}
-
-/// Returns the reason for a dead letter that could not be decoded.
-pub fn reason(py: Python<'_>, error: &PyErr) -> String {
-    let name = error.get_type(py).name();
-    let name = name.map_or_else(|_| "an exception".to_owned(), |name| name.to_string());
-    format!("{name}: {}", error.value(py))
 }
 
 /// Turns a time-out of the last slice into one of the whole wait.
@@ -621,67 +523,6 @@ fn send_parts(
         rest = behind;
     }
     loan.publish().map_err(SendTimeoutError::Failed)
-}
-
-fn send_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<SendOptions> {
-    let mut options = SendOptions::new();
-    for (name, value) in given.into_iter().flatten() {
-        let time = || -> PyResult<Duration> { seconds(value.extract()?) };
-        options = match &name.extract::<String>()?[..] {
-            "priority" => options.priority(priority(&value)?),
-            "delay" => options.delay(time()?),
-            "expires_in" => options.expires_in(time()?),
-            "key" => match value.cast::<PyString>() {
-                Ok(text) => options.key(text.to_cow()?.as_bytes()),
-                Err(_) => options.key(Payload::of(&value)?.bytes()),
-            },
-            "headers" => {
-                options.headers = headers(value.cast::<PyDict>()?)?;
-                options
-            }
-            "drop_oldest" if value.extract()? => {
-                options.overflow = OverflowPolicy::DropOldest;
-                options
-            }
-            "drop_oldest" => options,
-            other => return Err(PyTypeError::new_err(format!("no option {other:?}"))),
-        };
-    }
-    Ok(options)
-}
-
-fn priority(value: &Bound<'_, PyAny>) -> PyResult<Priority> {
-    Ok(match &value.extract::<String>()?[..] {
-        "low" => Priority::Low,
-        "normal" => Priority::Normal,
-        "high" => Priority::High,
-        "urgent" => Priority::Urgent,
-        other => {
-            let text = format!("priority {other:?}: \"low\", \"normal\", \"high\" or \"urgent\"");
-            return Err(PyValueError::new_err(text));
-        }
-    })
-}
-
-fn headers(given: &Bound<'_, PyDict>) -> PyResult<Headers> {
-    let mut headers = Headers::new();
-    for (name, value) in given {
-        let name: String = name.extract()?;
-        let inserted = match value.cast::<PyString>() {
-            Ok(text) => headers.insert(&name, text.to_cow()?.as_bytes()),
-            Err(_) => headers.insert(&name, Payload::of(&value)?.bytes()),
-        };
-        inserted.map_err(|error| PyValueError::new_err(error.to_string()))?;
-    }
-    Ok(headers)
-}
-
-pub fn headers_dict<'py>(py: Python<'py>, headers: &Headers) -> PyResult<Bound<'py, PyDict>> {
-    let dict = PyDict::new(py);
-    for (name, value) in headers.iter() {
-        dict.set_item(name, PyBytes::new(py, value))?;
-    }
-    Ok(dict)
 }
 
 fn letter_dict<'py>(py: Python<'py>, letter: &DeadLetter) -> PyResult<Bound<'py, PyDict>> {

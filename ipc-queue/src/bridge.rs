@@ -262,7 +262,9 @@ impl<N: FnMut(Note)> Trip<'_, N> {
                 let why = why.clone();
                 let id = first.id();
                 let first = held.pop_front();
-                first.map_or(Ok(()), |first| self.end(first.bury()))?;
+                // With the reason, so that the list of dead letters shows it.
+                let buried = first.map(|first| first.bury_with(&why.to_string()));
+                self.end(buried.unwrap_or(Ok(())))?;
                 self.carried.buried += 1;
                 (self.note)(Note::Buried { id, why });
                 continue;

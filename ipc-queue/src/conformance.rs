@@ -44,14 +44,16 @@ mod batch;
 mod control;
 mod crowd;
 mod delivery;
-mod flow;
+mod ending;
 mod keys;
 mod peers;
 mod proxy;
 mod retries;
+mod room;
 mod settling;
 mod table;
 mod terms;
+mod waiting;
 mod walk;
 
 pub use asynchronous::*;
@@ -60,14 +62,16 @@ pub use control::{
     Proxied, a_closed_queue_can_be_reopened, a_control_call_without_effect_is_an_error,
 };
 pub use delivery::*;
-pub use flow::*;
+pub use ending::*;
 pub use keys::*;
 pub use peers::*;
 pub use proxy::{Fault, Proxy};
 pub use retries::*;
+pub use room::*;
 pub use settling::*;
 pub use table::Table;
 pub use terms::*;
+pub use waiting::*;
 
 use std::panic;
 use std::process::Command;

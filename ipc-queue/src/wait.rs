@@ -24,6 +24,7 @@ impl Wait {
     }
 
     /// Returns the same wait, but no longer than until `limit`.
+    #[cfg(target_os = "linux")]
     #[must_use]
     pub(crate) fn at_most_until(self, limit: Instant) -> Self {
         match self {
@@ -34,6 +35,7 @@ impl Wait {
     }
 
     /// Returns whether no time is left.
+    #[cfg(target_os = "linux")]
     #[must_use]
     pub(crate) fn is_over(self) -> bool {
         match self {

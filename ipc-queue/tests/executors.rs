@@ -69,7 +69,7 @@ async fn a_descriptor_is_readable_whenever_there_is_something() {
     let receiver = queue.receiver();
     let mut readiness = receiver.readiness().unwrap();
     let fd = readiness.as_fd().try_clone_to_owned().unwrap();
-    #[expect(
+    #[allow(
         deprecated,
         reason = "sound for a descriptor that it owns, and without `unsafe`"
     )]

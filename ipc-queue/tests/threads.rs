@@ -17,6 +17,22 @@ const MESSAGES: u64 = 3_000;
 
 /// Two threads send, inline and in chunks. Two receive, nack some messages and ack the rest. Each
 /// message is acked once, complete.
+/// Small, so that everything runs out.
+fn settings() -> QueueSettings {
+    QueueSettings {
+        capacity: 8,
+        inline_bytes: 64,
+        max_message_bytes: 512,
+        pool_bytes: 4096,
+        attempt_limit: 250,
+        crash_limit: 250,
+        backoff: ipc_queue::Backoff::None,
+        lease: None,
+        max_participants: 2,
+        ..QueueSettings::default()
+    }
+}
+
 #[test]
 fn messages_between_threads_arrive_once_and_whole() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -24,18 +40,7 @@ fn messages_between_threads_arrive_once_and_whole() {
     let name = Name::new("q").unwrap();
     let request = OpenRequest {
         mode: OpenMode::Create,
-        settings: QueueSettings {
-            capacity: 8,
-            inline_bytes: 64,
-            max_message_bytes: 512,
-            pool_bytes: 4096,
-            attempt_limit: 250,
-            crash_limit: 250,
-            backoff: ipc_queue::Backoff::None,
-            lease: None,
-            max_participants: 2,
-            ..QueueSettings::default()
-        },
+        settings: settings(),
         ..OpenRequest::default()
     };
     let queue = ShmQueue::open(&namespace, &name, &request).unwrap();

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 
 use crate::descriptor::Kept;
-use crate::layout::fingerprint;
+use crate::fingerprint::fingerprint;
 
 /// Returns a fingerprint of the kernel's boot id, or 0 if the id is unknown.
 pub(crate) fn current() -> u64 {

@@ -35,7 +35,8 @@ use thiserror::Error;
 
 pub use guard::BufferGuard;
 
-use crate::layout::{Expected, Header, HeaderError, Kind, PARAMS, PayloadType, fingerprint};
+use crate::fingerprint::fingerprint;
+use crate::layout::{Expected, Header, HeaderError, Kind, PARAMS, PayloadType};
 use crate::liveness::ProcessIdentity;
 use crate::lock::{Inherited, LockError, RobustLock};
 use crate::mapping::{CACHE_LINE_BYTES, Mapping, Words};

@@ -3,93 +3,87 @@
 //! dropped.
 
 use std::io;
-
-use crate::participant::{Member, Participant};
-use crate::segment::{FileLoss, Segment};
+use std::path::Path;
 
 /// The target of all events.
 const TARGET: &str = "ipc_shm";
 
-pub(crate) fn created(segment: &Segment) {
+pub(crate) fn created(path: &Path, bytes: usize) {
     tracing::debug!(
         target: TARGET,
-        segment = %segment.path().display(),
-        bytes = segment.header().total_bytes,
+        segment = %path.display(),
+        bytes,
         "segment created"
     );
 }
 
-pub(crate) fn opened(segment: &Segment) {
+pub(crate) fn opened(path: &Path, bytes: usize) {
     tracing::debug!(
         target: TARGET,
-        segment = %segment.path().display(),
-        bytes = segment.header().total_bytes,
+        segment = %path.display(),
+        bytes,
         "segment opened"
     );
 }
 
-pub(crate) fn removed(path: &std::path::Path) {
+pub(crate) fn removed(path: &Path) {
     tracing::info!(target: TARGET, segment = %path.display(), "segment removed");
 }
 
-pub(crate) fn truncated(segment: &Segment) {
+pub(crate) fn truncated(path: &Path, bytes: usize) {
     tracing::error!(
         target: TARGET,
-        segment = %segment.path().display(),
-        bytes = segment.header().total_bytes,
+        segment = %path.display(),
+        bytes,
         "segment truncated by other code"
     );
 }
 
-pub(crate) fn deleted(segment: &Segment) {
+pub(crate) fn deleted(path: &Path) {
     tracing::error!(
         target: TARGET,
-        segment = %segment.path().display(),
+        segment = %path.display(),
         "segment deleted by other code"
     );
 }
 
 /// Reported by the affected process.
-pub(crate) fn file_lost(segment: &Segment, loss: FileLoss) {
-    let (descriptor, reason) = match loss {
-        FileLoss::Descriptor(number) => (number, "other code closed its descriptor"),
-        FileLoss::Moved => (-1, "its name belongs to another file"),
-    };
+pub(crate) fn file_lost(path: &Path, descriptor: i32, reason: &str) {
     tracing::error!(
         target: TARGET,
-        segment = %segment.path().display(),
+        segment = %path.display(),
         descriptor,
         reason,
         "segment lost by this process"
     );
 }
 
-pub(crate) fn joined(segment: &Segment, member: Member) {
+pub(crate) fn joined(path: &Path, slot: u16) {
     tracing::debug!(
         target: TARGET,
-        segment = %segment.path().display(),
-        slot = member.index,
+        segment = %path.display(),
+        slot,
         "participant joined"
     );
 }
 
-pub(crate) fn left(segment: &Segment, member: Member) {
+pub(crate) fn left(path: &Path, slot: u16) {
     tracing::debug!(
         target: TARGET,
-        segment = %segment.path().display(),
-        slot = member.index,
+        segment = %path.display(),
+        slot,
         "participant left"
     );
 }
 
 /// Reported only by the process that freed the slot.
-pub(crate) fn died(segment: &Segment, dead: &Participant) {
+pub(crate) fn died(path: &Path, slot: u16, participant: &str, pid: u32) {
     tracing::warn!(
         target: TARGET,
-        segment = %segment.path().display(),
-        slot = dead.member.index,
-        participant = dead.name,
-        pid = dead.process.pid,
+        segment = %path.display(),
+        slot,
+        participant,
+        pid,
         "participant died"
     );
 }

@@ -29,6 +29,7 @@ mod tests;
 use thiserror::Error;
 
 use crate::boot;
+use crate::fingerprint::fingerprint;
 
 /// The first eight bytes of every segment.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"IPCSEGM\x01");
@@ -148,18 +149,6 @@ impl std::fmt::Display for PayloadType {
 /// Returns the first `most` bytes of `name`, or up to three fewer.
 fn cut(name: &str, most: usize) -> &str {
     ipc_proto::shortened(name, most)
-}
-
-/// Returns the FNV-1a hash, 64 bits, never 0. <http://www.isthe.com/chongo/tech/comp/fnv/>
-#[must_use]
-pub const fn fingerprint(bytes: &[u8]) -> u64 {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    let mut index = 0;
-    while index < bytes.len() {
-        hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0100_0000_01b3);
-        index += 1;
-    }
-    if hash == 0 { 1 } else { hash }
 }
 
 /// The reason why bytes are not a usable header.

@@ -14,6 +14,7 @@ mod descriptor;
 mod events;
 pub mod fault;
 pub mod fetch;
+mod fingerprint;
 mod fork;
 mod layout;
 mod liveness;
@@ -33,8 +34,9 @@ pub use buffer::{
     AccessError, BufferError, BufferGuard, LOCK_TIMEOUT, MAX_PROCESSES, SharedBuffer,
 };
 pub use descriptor::{KeptSocket, WakePipe};
+pub use fingerprint::fingerprint;
 pub use fork::Generation;
-pub use layout::{Expected, Header, HeaderError, Kind, PayloadType, fingerprint};
+pub use layout::{Expected, Header, HeaderError, Kind, PayloadType};
 pub use liveness::{NoPidfd, ProcessIdentity};
 pub use lock::{Holder, Inherited, LockError, LockGuard, RobustLock};
 pub use mapping::{CACHE_LINE_BYTES, Mapping, OutOfBounds, View, Words};

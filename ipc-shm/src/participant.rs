@@ -201,7 +201,7 @@ impl Attachment {
                 segment.changes().fetch_add(1, Ordering::SeqCst);
                 // Wakes the watchers of this segment, so that they also watch this process.
                 segment.notify_all();
-                events::joined(&segment, Member { index, epoch });
+                events::joined(&segment.path(), index);
                 return Ok(Self {
                     segment,
                     table,
@@ -279,7 +279,8 @@ impl Attachment {
         // Only the first thread that gives the right up wakes the others and reports the loss.
         if self.tenure.give_up() {
             self.segment.notify_all();
-            events::file_lost(&self.segment, loss);
+            let (descriptor, reason) = loss.facts();
+            events::file_lost(&self.segment.path(), descriptor, reason);
         }
     }
 
@@ -322,7 +323,7 @@ impl Attachment {
             let has_left = self.slot().change(live, leaving);
             self.segment.changes().fetch_add(1, Ordering::SeqCst);
             if has_left {
-                events::left(&self.segment, self.member());
+                events::left(&self.segment.path(), self.member().index);
             }
         }
     }
@@ -442,7 +443,8 @@ impl Participants {
             if self.slot(member.index).change(taken, free) {
                 segment.changes().fetch_add(1, Ordering::SeqCst);
                 if presence == Presence::Live {
-                    events::died(segment, &departed);
+                    let pid = departed.process.pid;
+                    events::died(&segment.path(), member.index, &departed.name, pid);
                 }
             }
         }

@@ -70,6 +70,16 @@ pub enum FileLoss {
     Moved,
 }
 
+impl FileLoss {
+    /// The number of the lost descriptor, or -1, and the reason in words.
+    pub(crate) fn facts(self) -> (i32, &'static str) {
+        match self {
+            Self::Descriptor(number) => (number, "other code closed its descriptor"),
+            Self::Moved => (-1, "its name belongs to another file"),
+        }
+    }
+}
+
 /// The reason why [`Segment::open_or_create`] failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -232,7 +242,7 @@ impl Segment {
             let before = self.flags().fetch_or(TRUNCATED, Ordering::SeqCst);
             self.notify_all();
             if before & TRUNCATED == 0 {
-                events::truncated(self);
+                events::truncated(&self.path(), self.header.total_bytes);
             }
         }
         // A remover sets its flag before it unlinks, so this was other code.
@@ -240,7 +250,7 @@ impl Segment {
             let before = self.flags().fetch_or(REMOVED | DELETED, Ordering::SeqCst);
             self.notify_all();
             if before & REMOVED == 0 {
-                events::deleted(self);
+                events::deleted(&self.path());
             }
         }
         if self.was_moved(&stat) && !self.is_removed() {

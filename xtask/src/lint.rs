@@ -4,6 +4,8 @@
 //! The layering checks assert absences. They check what a crate must not depend on, where `unsafe`
 //! must not be, and that no code asks by a process's number whether it lives.
 
+mod advice;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -108,6 +110,7 @@ pub fn run() -> Result<ExitCode> {
     check_unsafe()?;
     check_liveness()?;
     check_quickstart()?;
+    advice::check()?;
     eprintln!("formatting, lints, docs and layers are in order");
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! Plots as SVG: bars for different kinds, lines for growing numbers.
 
 use std::collections::BTreeMap;
+use std::num::ParseFloatError;
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
@@ -27,6 +28,8 @@ const VALUES: f64 = 0.16;
 const OURS: RGBColor = RGBColor(31, 119, 80);
 const OTHERS: RGBColor = RGBColor(90, 110, 150);
 
+type Series<'r> = BTreeMap<&'r str, Vec<(f64, &'r Summary)>>;
+
 /// Draws the plot of one work.
 pub fn svg(work: &str, rows: &[&Summary]) -> Result<String> {
     let mut svg = String::new();
@@ -48,14 +51,18 @@ pub fn svg(work: &str, rows: &[&Summary]) -> Result<String> {
     Ok(svg)
 }
 
-/// Returns the title of a plot: what is measured, in which unit, and what is good.
+/// Returns the title of a plot: what is measured, and which values are good.
 fn title(what: &str, unit: Unit) -> String {
-    let (unit, better) = match unit {
+    let (dimension, better) = dimension(unit);
+    format!("{what}: {dimension}, {better} is better")
+}
+
+fn dimension(unit: Unit) -> (&'static str, &'static str) {
+    match unit {
         Unit::MessagesPerSecond => ("messages a second", "more"),
         Unit::Nanoseconds => ("time", "less"),
         other => (other.name(), "more"),
-    };
-    format!("{what}: {unit}, {better} is better")
+    }
 }
 
 /// Draws a line for each subject, over the number at the end of its name. The range is a vertical
@@ -65,15 +72,7 @@ fn lines(
     rows: &[&Summary],
     backend: SVGBackend<'_>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let mut series: BTreeMap<&str, Vec<(f64, &Summary)>> = BTreeMap::new();
-    for row in rows {
-        if let Some((subject, number)) = row.subject.rsplit_once(", ") {
-            series
-                .entry(subject)
-                .or_default()
-                .push((number.parse()?, row));
-        }
-    }
+    let series = series_of(rows)?;
     let root = backend.into_drawing_area();
     root.fill(&WHITE)?;
     let (number, unit) = (what.trim_start_matches(", "), rows[0].unit);
@@ -116,10 +115,7 @@ fn lines(
         chart.draw_series([PathElement::new(whole, color.stroke_width(2))])?;
         chart.draw_series(line.clone().map(|at| Circle::new(at, 3, color.filled())))?;
         for (number, row) in points {
-            let range = [
-                (place(*number), row.min),
-                (place(*number), row.max.min(top)),
-            ];
+            let range = [row.min, row.max.min(top)].map(|value| (place(*number), value));
             chart.draw_series([PathElement::new(range, color.stroke_width(1))])?;
         }
         let Some(last) = line.next_back() else {
@@ -152,6 +148,18 @@ fn root_place(root: &Area<'_>, (x, y): (i32, i32)) -> (i32, i32) {
     (x - left, y - top)
 }
 
+/// The values of each subject, with the number at the end of its name.
+fn series_of<'r>(rows: &[&'r Summary]) -> Result<Series<'r>, ParseFloatError> {
+    let mut series = Series::new();
+    for row in rows {
+        if let Some((subject, number)) = row.subject.rsplit_once(", ") {
+            let points = series.entry(subject).or_default();
+            points.push((number.parse()?, *row));
+        }
+    }
+    Ok(series)
+}
+
 /// Draws a bar for each row, with its range.
 fn bars(
     work: &str,
@@ -179,7 +187,10 @@ fn bars(
         .disable_y_axis()
         .light_line_style(TRANSPARENT)
         .label_style(("sans-serif", 15))
-        .x_desc("logarithmic; bar: median, line: least to most")
+        .x_desc(format!(
+            "{}, logarithmic (bar: median, line: least to most)",
+            dimension(unit).0
+        ))
         .x_label_formatter(&|value| figure(*value, unit))
         .draw()?;
     for (index, row) in rows.iter().enumerate() {

@@ -14,7 +14,7 @@ use nix::sys::utsname::uname;
 
 use super::{Finding, Grade};
 use crate::exit;
-use crate::show;
+use crate::format;
 
 /// The prefix of the namespaces that doctors use.
 const OURS: &str = "doctor-";
@@ -92,8 +92,8 @@ fn memory() -> Option<Finding> {
     );
     let figures = format!(
         "{} of {} free in {}",
-        show::bytes(free),
-        show::bytes(all),
+        format::bytes(free),
+        format::bytes(all),
         folder.display()
     );
     if all > 0 && free < all / 20 {

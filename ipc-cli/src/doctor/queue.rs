@@ -8,8 +8,8 @@ use ipc_queue::shm::Inspector;
 use super::{Finding, Grade};
 use crate::address::{self, Subject};
 use crate::exit;
+use crate::format;
 use crate::held::Health;
-use crate::show;
 
 /// Returns the findings about a queue that the user named, of any transport.
 pub fn look_at_named(queue: &str, repair: bool) -> Vec<Finding> {
@@ -109,9 +109,9 @@ fn payload_memory(about: &str, queue: &Inspector) -> Option<Finding> {
     let what = format!(
         "{} of {} of payload memory are used, so a payload above {} waits or is refused: \
          start receivers, or ipc move {about} NEW --pool-bytes {}",
-        show::bytes(pool.used_bytes),
-        show::bytes(pool.total_bytes),
-        show::bytes(pool.largest_fit_bytes),
+        format::bytes(pool.used_bytes),
+        format::bytes(pool.total_bytes),
+        format::bytes(pool.largest_fit_bytes),
         2 * settings.pool_bytes
     );
     Some(Finding::new(about, Grade::Warn, what))

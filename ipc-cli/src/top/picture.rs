@@ -8,6 +8,7 @@ use ratatui::widgets::{Cell, Paragraph, Row, Table, TableState, Wrap};
 
 use super::ui::{Sort, Ui};
 use super::watch::{Held, Line, NodeLine, View};
+use crate::format::shortened;
 
 /// A column of a table: its title, its width and its rank. A narrow terminal shows fewer columns,
 /// by rank, instead of truncating all of them.
@@ -282,19 +283,6 @@ fn queue_table<'a>(queues: &[&'a Line], width: u16) -> Table<'a> {
         ]
     });
     table(&columns, width, rows)
-}
-
-/// Shortens a name to `room` characters. Its beginning and its end are kept, because names differ
-/// there.
-pub fn shortened(name: &str, room: usize) -> String {
-    let chars: Vec<_> = name.chars().collect();
-    if chars.len() <= room {
-        return name.to_owned();
-    }
-    let kept = room.saturating_sub(1);
-    let (head, tail) = (kept.div_ceil(2), kept / 2);
-    let ends = chars[..head].iter().chain(&['…']);
-    ends.chain(&chars[chars.len() - tail..]).collect()
 }
 
 fn held_table(held: &[Held], width: u16) -> Table<'_> {

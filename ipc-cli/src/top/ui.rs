@@ -2,10 +2,10 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::picture;
 use super::watch::{Line, View};
 use crate::action::Action;
 use crate::exit;
+use crate::format::shortened;
 
 #[derive(Debug, Default)]
 pub struct Ui {
@@ -89,7 +89,7 @@ impl Sort {
 
 impl Question {
     pub fn in_words(&self) -> String {
-        let queue = picture::shortened(&self.queue, 40);
+        let queue = shortened(&self.queue, 40);
         match self.action {
             Action::Pause => format!("pause {queue}?"),
             Action::Resume => format!("resume {queue}?"),

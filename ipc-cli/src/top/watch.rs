@@ -13,8 +13,8 @@ use serde::Serialize;
 use crate::address::{self, Subject};
 use crate::control;
 use crate::exit::Exit;
+use crate::format;
 use crate::held;
-use crate::show;
 use crate::stat;
 
 /// The complete view.
@@ -328,7 +328,10 @@ impl Known {
             empty_in_seconds: drains.then(|| stats.ready as f64 / (acked - sent)),
             redelivered: stats.redelivered,
             deaths: stats.crashes.max(self.died.len() as u64),
-            oldest_seconds: self.subject.oldest().map(|at| show::age(at).as_secs_f64()),
+            oldest_seconds: self
+                .subject
+                .oldest()
+                .map(|at| format::age(at).as_secs_f64()),
             state: control::state(stats),
         }
     }

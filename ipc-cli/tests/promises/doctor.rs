@@ -91,9 +91,17 @@ fn unwritable_memory_is_found_by_trying() {
     let (grade, what) = finding(&ended, TRIAL);
     assert_eq!(grade, "bad");
     assert!(
-        what.contains("Read-only") && what.contains("IPC_SHM_DIR"),
+        what.contains("Read-only")
+            && what.ends_with("set IPC_SHM_DIR to a new folder on a tmpfs that you may write to"),
         "{what}"
     );
+    // Follow its advice.
+    let script = "mount -t tmpfs -o ro x /dev/shm; mount -t tmpfs x /mnt; \
+                  IPC_SHM_DIR=/mnt/new \"$0\" doctor --json";
+    let ended = with_own_mounts("read-only memory", script)
+        .unwrap()
+        .expect(0);
+    assert_eq!(finding(&ended, TRIAL).0, "ok");
 }
 
 #[test]

@@ -56,8 +56,7 @@ fn a_holder_is_alive_then_stopped_then_dead() {
 #[test]
 fn a_lease_without_time_limit_is_shown_to_end_with_its_holder() {
     let place = Place::new("no-end");
-    let queue = place.make("jobs", &QueueOptions::new());
-    queue.sender().send(b"one").unwrap();
+    let queue = place.make_with_one("jobs");
     let receiver = queue.receiver();
     let held = receiver.recv().unwrap();
     let name = place.name("jobs");

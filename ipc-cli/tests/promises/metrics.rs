@@ -97,8 +97,7 @@ fn figures_of_all_queues_have_one_head_each() {
 #[test]
 fn figures_are_served_to_scrapers_and_not_to_other_sites() {
     let place = Place::new("scrape");
-    let queue = place.make("jobs", &QueueOptions::new());
-    queue.sender().send(b"one").unwrap();
+    let queue = place.make_with_one("jobs");
     let name = place.name("jobs");
     let served = Served::start(&["metrics", &name, "--listen", "127.0.0.1:0"]);
     let ready = |count: u64| format!("ipc_queue_ready{{queue=\"{name}\"}} {count}");
@@ -120,6 +119,7 @@ fn figures_are_served_to_scrapers_and_not_to_other_sites() {
         head.starts_with("HTTP/1.1 421") && !body.contains("jobs"),
         "{head}\n{body}"
     );
+    assert!(body.contains("use the address that ipc metrics printed"));
     assert!(
         served
             .get("/", "localhost", "")
@@ -140,65 +140,43 @@ fn figures_are_served_to_scrapers_and_not_to_other_sites() {
     served.running.end().expect(0);
 }
 
-#[test]
-fn a_check_ends_with_the_codes_of_monitoring_programs() {
-    let place = Place::new("check");
+/// A queue with a waiting message and a dead letter.
+fn one_waits_one_is_dead(place: &Place) -> String {
     let queue = place.make("jobs", &QueueOptions::new());
     for payload in [b"one", b"two"] {
         queue.sender().send(payload).unwrap();
     }
     queue.receiver().recv().unwrap().bury().unwrap();
-    let name = place.name("jobs");
-    let check = |args: &[&str]| -> Ended { run(&[&["check", &name], args].concat()) };
-    let line = |ended: Ended, code: i32, begin: &str, part: &str| {
-        assert_eq!(ended.code, code, "{ended:?}");
-        let [line] = ended.out.lines().collect::<Vec<_>>()[..] else {
-            panic!("not one line: {ended:?}");
-        };
-        assert!(line.starts_with(begin) && line.contains(part), "{ended:?}");
+    place.name("jobs")
+}
+
+/// Asserts that a check ended with this code, and said this on its only line.
+#[track_caller]
+fn checked(ended: Ended, code: i32, begin: &str, part: &str) {
+    assert_eq!(ended.code, code, "{ended:?}");
+    let [line] = ended.out.lines().collect::<Vec<_>>()[..] else {
+        panic!("not one line: {ended:?}");
     };
-    line(check(&[]), 0, "OK - ", "depth 1, dead 1");
-    line(
-        check(&["--max-depth", "1", "--max-dead", "1", "--max-age", "1h"]),
-        0,
-        "OK - ",
-        "age=",
-    );
-    line(
-        check(&["--max-depth", "1"]),
-        0,
-        "OK - ",
-        "| depth=1;;1 dead=1;;",
-    );
-    line(
-        check(&["--max-depth", "0"]),
-        2,
-        "CRITICAL - ",
-        "depth 1 is above 0",
-    );
-    line(
-        check(&["--warn-dead", "0"]),
-        1,
-        "WARNING - ",
-        "dead 1 is above 0",
-    );
-    line(
-        check(&["--warn-dead", "0", "--max-dead", "0"]),
-        2,
-        "CRITICAL - ",
-        "dead 1",
-    );
-    line(check(&["--max-age", "0s"]), 2, "CRITICAL - ", "age ");
-    let nosuch = place.name("nosuch");
-    line(run(&["check", &nosuch]), 3, "UNKNOWN - ", "nosuch");
-    // Something unknown does not hide something that is certainly bad.
-    line(
-        run(&["check", &name, &nosuch, "--max-dead", "0"]),
-        2,
-        "CRITICAL - ",
-        "dead 1",
-    );
-    line(run(&["check", &name, &nosuch]), 3, "UNKNOWN - ", "nosuch");
+    assert!(line.starts_with(begin) && line.contains(part), "{ended:?}");
+}
+
+#[test]
+fn a_check_ends_with_the_codes_of_monitoring_programs() {
+    let place = Place::new("check");
+    let name = one_waits_one_is_dead(&place);
+    let check = |args: &[&str]| -> Ended { run(&[&["check", &name], args].concat()) };
+    checked(check(&[]), 0, "OK - ", "depth 1, dead 1");
+    let all = ["--max-depth", "1", "--max-dead", "1", "--max-age", "1h"];
+    checked(check(&all), 0, "OK - ", "age=");
+    let figures = "| depth=1;;1 dead=1;;";
+    checked(check(&["--max-depth", "1"]), 0, "OK - ", figures);
+    let depth = check(&["--max-depth", "0"]);
+    checked(depth, 2, "CRITICAL - ", "depth 1 is above 0");
+    let dead = check(&["--warn-dead", "0"]);
+    checked(dead, 1, "WARNING - ", "dead 1 is above 0");
+    let both = check(&["--warn-dead", "0", "--max-dead", "0"]);
+    checked(both, 2, "CRITICAL - ", "dead 1");
+    checked(check(&["--max-age", "0s"]), 2, "CRITICAL - ", "age ");
     assert_eq!(check(&["--max-depth", "many"]).code, 3);
     assert_eq!(run(&["check"]).code, 3);
     let json = check(&["--max-depth", "0", "--json"]).json();
@@ -206,6 +184,17 @@ fn a_check_ends_with_the_codes_of_monitoring_programs() {
         (&json["state"], &json["queues"][0]["state"]),
         (&"CRITICAL".into(), &"CRITICAL".into())
     );
+}
+
+#[test]
+fn an_unknown_queue_does_not_hide_another_that_is_certainly_bad() {
+    let place = Place::new("check-unknown");
+    let name = one_waits_one_is_dead(&place);
+    let nosuch = place.name("nosuch");
+    checked(run(&["check", &nosuch]), 3, "UNKNOWN - ", "nosuch");
+    let bad = run(&["check", &name, &nosuch, "--max-dead", "0"]);
+    checked(bad, 2, "CRITICAL - ", "dead 1");
+    checked(run(&["check", &name, &nosuch]), 3, "UNKNOWN - ", "nosuch");
 }
 
 /// Returns the names of the figures in a text.

@@ -36,6 +36,13 @@ impl Place {
         options.open_bytes(&address).unwrap()
     }
 
+    /// Makes a queue with one message, `one`.
+    pub fn make_with_one(&self, queue: &str) -> ByteQueue {
+        let made = self.make(queue, &QueueOptions::new());
+        made.sender().send(b"one").unwrap();
+        made
+    }
+
     /// Inspects a queue; `None` if it does not exist.
     pub fn look(&self, queue: &str) -> Option<Inspector> {
         Inspector::open(&self.namespace(), &Name::new(queue).unwrap()).ok()

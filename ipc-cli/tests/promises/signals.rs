@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipc_queue::{ByteQueue, QueueOptions};
@@ -21,6 +22,42 @@ pub const ENDS: [Signal; 4] = [
 pub fn signal(running: &Running, signal: Signal) {
     let pid = i32::try_from(running.0.id()).unwrap();
     kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// Sends a signal that asks the command to end, and returns once it knows: once its thread for
+/// signals has noticed the signal and waits for the next one.
+pub fn ask_to_end(running: &Running, end: Signal) {
+    let threads = Path::new("/proc")
+        .join(running.0.id().to_string())
+        .join("task");
+    let named = |thread: &PathBuf| {
+        fs::read_to_string(thread.join("comm")).is_ok_and(|comm| comm.trim() == "ipc-signals")
+    };
+    let thread = || {
+        let threads = fs::read_dir(&threads).ok()?.flatten();
+        threads.map(|entry| entry.path()).find(named)
+    };
+    wait_until("it listens to signals", || thread().is_some());
+    let thread = thread().unwrap();
+    let blocked_in = || fs::read_to_string(thread.join("syscall")).unwrap();
+    // The number of times that it fell asleep.
+    let sleeps = || {
+        let status = fs::read_to_string(thread.join("status")).unwrap();
+        let mut lines = status.lines();
+        let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        count.unwrap().trim().parse::<u64>().unwrap()
+    };
+    let mut before = (blocked_in(), sleeps());
+    wait_until("it waits for a signal", || {
+        let now = (blocked_in(), sleeps());
+        let is_asleep = !now.0.starts_with("running") && now == before;
+        before = now;
+        is_asleep
+    });
+    signal(running, end);
+    wait_until("it waits for the next signal", || {
+        sleeps() > before.1 && blocked_in() == before.0
+    });
 }
 
 pub fn has_handler(running: &Running, signal: Signal) -> bool {

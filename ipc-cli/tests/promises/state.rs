@@ -7,11 +7,7 @@ use crate::place::{Place, run};
 #[test]
 fn draining_a_paused_queue_fails_at_once() {
     let place = Place::new("paused");
-    place
-        .make("jobs", &QueueOptions::new())
-        .sender()
-        .send(b"one")
-        .unwrap();
+    place.make_with_one("jobs");
     let jobs = place.name("jobs");
     run(&["pause", &jobs]).expect(0);
     let refused = run(&["drain", &jobs]).expect(5);
@@ -27,11 +23,7 @@ fn draining_a_paused_queue_fails_at_once() {
 #[test]
 fn a_queue_not_drained_in_time_is_reported_as_closed() {
     let place = Place::new("undrained");
-    place
-        .make("jobs", &QueueOptions::new())
-        .sender()
-        .send(b"one")
-        .unwrap();
+    place.make_with_one("jobs");
     let ended = run(&["drain", &place.name("jobs"), "--timeout", "1ms"]).expect(4);
     assert!(
         ended.error().contains("closed, with 1 messages left"),
@@ -107,11 +99,7 @@ fn a_mistake_on_the_command_line_removes_nothing() {
 #[test]
 fn of_several_failures_the_gravest_decides() {
     let place = Place::new("gravest");
-    place
-        .make("full", &QueueOptions::new())
-        .sender()
-        .send(b"one")
-        .unwrap();
+    place.make_with_one("full");
     place.make("empty", &QueueOptions::new());
     let names = ["nosuch", "full", "empty"].map(|name| place.name(name));
     let [nosuch, full, empty] = names.each_ref().map(String::as_str);

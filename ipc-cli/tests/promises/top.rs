@@ -156,7 +156,7 @@ fn keys_sort_filter_show_one_queue_and_act_once_confirmed() {
         ("p", "is paused", "paused"),
         ("p", "delivers", "open"),
         ("r", "1 requeued", "open"),
-        ("d", "is closed", "closed"),
+        ("d", "is closed; ipc reopen", "closed"),
     ] {
         screen.press(key);
         screen.wait_for(&["y/n"]);
@@ -174,6 +174,8 @@ fn keys_sort_filter_show_one_queue_and_act_once_confirmed() {
         (3, 0, false, true)
     );
     assert!(!few.transport().stats().unwrap().closed);
+    run(&["reopen", &place.name("b-many")]).expect(0);
+    assert!(!many.transport().stats().unwrap().closed);
     screen.press("Escape");
     screen.wait_for(&["QUEUE"]);
     run(&["rm", "--force", &place.name("b-many")]).expect(0);

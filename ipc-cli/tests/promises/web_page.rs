@@ -135,6 +135,13 @@ fn the_list_shows_each_queue_with_its_figures_and_each_that_can_not_be_read() {
     held.ack().unwrap();
 }
 
+#[track_caller]
+fn contains_all(document: &str, words: &[&str]) {
+    for words in words {
+        assert!(document.contains(words), "no {words} in\n{document}");
+    }
+}
+
 #[test]
 fn a_queue_alone_shows_holders_dead_letters_and_the_last_hour() {
     let Some(browser) = Browser::find() else {
@@ -154,34 +161,16 @@ fn a_queue_alone_shows_holders_dead_letters_and_the_last_hour() {
     web.line(&name);
     let page = format!("http://{}/queue/{}", web.at, name.replace('/', "%2F"));
     let document = browser.dump(&page);
-    for (name, value) in [
-        ("ready", "1"),
-        ("held", "1"),
-        ("dead", "2"),
-        ("delayed", "0"),
-    ] {
-        assert_eq!(
-            figure(&document, None, name),
-            value,
-            "{name} in\n{document}"
-        );
-    }
-    assert!(
-        document.contains(&format!("<title>{name} – queue</title>")),
-        "{document}"
-    );
+    let figures = ["ready", "held", "dead", "delayed"].map(|name| figure(&document, None, name));
+    assert_eq!(figures, ["1", "1", "2", "0"], "{document}");
+    contains_all(&document, &[&format!("<title>{name} – queue</title>")]);
     let pid = std::process::id().to_string();
-    for words in [
-        &held.id().to_string(),
-        &pid,
-        "alive",
-        "buried",
-        "nacked too often",
-        "exponential: 100 ms to 1 min",
-        "Payload pool",
-    ] {
-        assert!(document.contains(words), "no {words} in\n{document}");
-    }
+    let id = held.id().to_string();
+    contains_all(
+        &document,
+        &[&id, &pid, "alive", "buried", "nacked too often"],
+    );
+    contains_all(&document, &["exponential: 100 ms to 1 min", "Payload pool"]);
     // The reason and the payload: shown, as text.
     assert!(
         document.matches("&lt;script&gt;").count() >= 2,
@@ -189,17 +178,13 @@ fn a_queue_alone_shows_holders_dead_letters_and_the_last_hour() {
     );
     assert!(!document.contains("<img src=\"x\"") && !document.contains("<script>"));
     // Plots with a title, a unit, axes and a curve.
-    for words in [
-        ">Depth</h2>",
-        ">Rates</h2>",
-        ">Dead letters</h2>",
-        ">messages per second</text>",
-        "aria-label=\"Dead letters, dead letters: dead 2\"",
-        "time of day, last",
-        "class=\"curve ink-blue\" d=\"M",
-    ] {
-        assert!(document.contains(words), "no {words} in\n{document}");
-    }
+    let titles = [">Depth</h2>", ">Rates</h2>", ">Dead letters</h2>"];
+    contains_all(&document, &titles);
+    let axes = [">messages per second</text>", "time of day, last"];
+    contains_all(&document, &axes);
+    let curve = "class=\"curve ink-blue\" d=\"M";
+    let label = "aria-label=\"Dead letters, dead letters: dead 2\"";
+    contains_all(&document, &[curve, label]);
     // Without the token nothing can be pressed.
     let pause = |document: &str| {
         let before = document.split(">Pause</button>").next().unwrap();

@@ -26,6 +26,32 @@ fn send_lines(sender: &mut Running) {
     });
 }
 
+/// Lets a sender, a receiver and workers work, then kills them.
+fn kill_all_three(round: usize, name: &str, stats: impl Fn() -> QueueStats) {
+    let mut sender = Running::start(
+        ipc(&["send", name, "--lines"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null()),
+    );
+    send_lines(&mut sender);
+    let mut receiver = ipc(&["recv", name, "--follow"]);
+    let receiver = Running::start(receiver.stdout(Stdio::null()));
+    // Buries each third message, and dies over others.
+    let command = "case $IPC_MESSAGE in *0|*3|*6) exit 65;; esac; sleep 0.01";
+    let worker = ["work", name, "-j", "2", "--", "sh", "-c", command];
+    let worker = Running::start(ipc(&worker).stdout(Stdio::null()));
+    let before = stats();
+    wait_until("each works", || {
+        let now = stats();
+        now.acked > before.acked + 200 && now.buried > before.buried
+    });
+    // SIGKILL, each in a different order.
+    let mut victims = [Some(sender), Some(receiver), Some(worker)];
+    for victim in 0..3 {
+        drop(victims[(round + victim) % 3].take());
+    }
+}
+
 #[test]
 fn the_page_agrees_with_top_stat_and_the_truth_after_a_storm_of_kills() {
     let place = Place::new("web-truth");
@@ -51,28 +77,7 @@ fn the_page_agrees_with_top_stat_and_the_truth_after_a_storm_of_kills() {
             }
         });
         for round in 0..KILLS {
-            let mut sender = Running::start(
-                ipc(&["send", &name, "--lines"])
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::null()),
-            );
-            send_lines(&mut sender);
-            let mut receiver = ipc(&["recv", &name, "--follow"]);
-            let receiver = Running::start(receiver.stdout(Stdio::null()));
-            // Buries each third message, and dies over others.
-            let command = "case $IPC_MESSAGE in *0|*3|*6) exit 65;; esac; sleep 0.01";
-            let worker = ["work", &name, "-j", "2", "--", "sh", "-c", command];
-            let worker = Running::start(ipc(&worker).stdout(Stdio::null()));
-            let before = stats();
-            wait_until("each works", || {
-                let now = stats();
-                now.acked > before.acked + 200 && now.buried > before.buried
-            });
-            // SIGKILL, each in a different order.
-            let mut victims = [Some(sender), Some(receiver), Some(worker)];
-            for victim in 0..3 {
-                drop(victims[(round + victim) % 3].take());
-            }
+            kill_all_three(round, &name, stats);
         }
         // What the dead held is given back, by this process.
         wait_until("it is quiet", || {
@@ -89,39 +94,36 @@ fn the_page_agrees_with_top_stat_and_the_truth_after_a_storm_of_kills() {
     assert!(quiet.crashes > 0 && letters > 0, "{quiet:?}");
     assert_eq!(quiet.sent, quiet.acked + waits + letters, "{quiet:?}");
 
-    let stat = run(&["stat", &name, "--json"]).expect(0).json();
-    let shown = web.json(&path("queues", &name));
-    assert_eq!(shown["stats"], stat["stats"]);
-    assert_eq!(stat["stats"], serde_json::to_value(quiet).unwrap());
-    check(
-        &stat["stats"],
-        &["ready", "dead", "leased"],
-        [waits, letters, 0],
-    );
-    let top = run(&["top", &place.0, "--json", "--every", "1ms"])
-        .expect(0)
-        .json();
-    check(
-        &top["queues"][0],
-        &["ready", "dead", "held"],
-        [waits, letters, 0],
-    );
-    wait_until("a sample was taken since", || {
-        web.line(&name)["state"] == "paused"
-    });
-    let line = web.line(&name);
-    check(&line, &["ready", "dead", "held"], [waits, letters, 0]);
-    assert_eq!(line["in_use"], waits + letters);
-    assert!(
-        line["deaths"].as_u64() >= Some(quiet.crashes),
-        "{line}, {quiet:?}"
-    );
+    all_say(&place, &web, &name, &quiet, [waits, letters, 0]);
     // The truth once more, by taking everything.
     queue.transport().resume().unwrap();
     assert_eq!(take_all(&queue), waits);
     let empty: QueueStats = stats();
     assert_eq!((empty.ready, empty.dead), (0, letters));
     wait_until("the page shows that, too", || web.line(&name)["ready"] == 0);
+}
+
+/// Asserts that the page, `stat` and `top` show these numbers of waiting, dead and held messages.
+fn all_say(place: &Place, web: &Web, name: &str, quiet: &QueueStats, numbers: [u64; 3]) {
+    let stat = run(&["stat", name, "--json"]).expect(0).json();
+    let shown = web.json(&path("queues", name));
+    assert_eq!(shown["stats"], stat["stats"]);
+    assert_eq!(stat["stats"], serde_json::to_value(quiet).unwrap());
+    check(&stat["stats"], &["ready", "dead", "leased"], numbers);
+    let top = run(&["top", &place.0, "--json", "--every", "1ms"])
+        .expect(0)
+        .json();
+    check(&top["queues"][0], &["ready", "dead", "held"], numbers);
+    wait_until("a sample was taken since", || {
+        web.line(name)["state"] == "paused"
+    });
+    let line = web.line(name);
+    check(&line, &["ready", "dead", "held"], numbers);
+    assert_eq!(line["in_use"], numbers[0] + numbers[1]);
+    assert!(
+        line["deaths"].as_u64() >= Some(quiet.crashes),
+        "{line}, {quiet:?}"
+    );
 }
 
 #[track_caller]

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::place::{Ended, Place, Running, ipc, run, wait_until};
-use crate::signals::{signal, wait_for_handler};
+use crate::signals::{ask_to_end, signal, wait_for_handler};
 
 /// Returns the arguments that run `script` for each message of a queue.
 fn work<'a>(queue: &'a str, options: &[&'a str], script: &'a str) -> Vec<&'a str> {
@@ -301,7 +301,8 @@ fn a_worker_that_gets_a_signal_waits_for_its_command_and_takes_no_more() {
     ] {
         let (place, folder) = (Place::new("work-end"), tempfile::tempdir().unwrap());
         let worker = waiting(&place, folder.path());
-        signal(&worker, end);
+        // Otherwise the command might end, and the next one begin, before the worker knows.
+        ask_to_end(&worker, end);
         fs::write(folder.path().join("go"), "").unwrap();
         worker.end().expect(0);
         let stats = place.look("jobs").unwrap().stats();

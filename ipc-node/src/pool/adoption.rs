@@ -16,7 +16,7 @@ pub(super) fn adopt(leftovers: Leftovers, what: LeftoverJobs, shared: &Shared) {
         return;
     }
     events::leftover_jobs(
-        shared,
+        &shared.config,
         &leftovers.waiting,
         &leftovers.dead,
         leftovers.held,
@@ -35,7 +35,7 @@ pub(super) fn adopt(leftovers: Leftovers, what: LeftoverJobs, shared: &Shared) {
         }
     }
     if dropped > 0 {
-        events::dead_letters_dropped(shared, dropped);
+        events::dead_letters_dropped(&shared.config, dropped);
     }
 }
 

@@ -193,10 +193,14 @@ impl PoolBuilder {
     /// and in the workers. The queues are at `POOL.jobs` and `POOL.answers`. Default: an address of
     /// its own in shared memory.
     ///
-    /// One live process owns the address; another one gets [`PoolError::Taken`]. In shared memory
-    /// and at a socket, what a killed pool left is replaced: see
-    /// [`leftover_jobs`](Self::leftover_jobs). Over other transports a killed pool cannot be told
-    /// from a live one. There an existing queue is [`QueueError::Exists`], until [`Pool::remove`].
+    /// One live process owns the address; another one gets [`PoolError::Taken`]. What a killed pool
+    /// left is replaced: see [`leftover_jobs`](Self::leftover_jobs).
+    ///
+    /// Over transports of other crates the owner has a lease, in a third queue at `POOL.owner`. The
+    /// address of a killed pool is free when that lease is over, within 10 s.
+    /// [`start`](Self::start) waits for that, for at most 15 s. A live owner renews the lease
+    /// meanwhile, and the error is `Taken`. A pool that is stopped, or cut off from the servers,
+    /// for longer than the lease ends if another one starts at its address.
     pub fn at(mut self, address: &str) -> Self {
         self.address = Some(address.to_owned());
         self

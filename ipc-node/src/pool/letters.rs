@@ -59,11 +59,11 @@ impl Letters {
         if !looks {
             // First set the flag, then look once more. A submitter does it in the opposite order,
             // so one of the two notices.
-            shared.set_dozing(true);
+            shared.set_idle(true);
             looks = will_look(true);
         }
         if looks {
-            shared.set_dozing(false);
+            shared.set_idle(false);
         }
         looks.then(|| last + NOW_AND_THEN)
     }
@@ -114,7 +114,7 @@ impl Letters {
         if is_moved.is_ok_and(|is_ours| is_ours) {
             let dropped = shared.dead_letters.add(letter);
             if dropped > 0 {
-                events::dead_letters_dropped(shared, dropped);
+                events::dead_letters_dropped(&shared.config, dropped);
             }
         }
         if let Some((ticket, error)) = answer {
@@ -189,7 +189,7 @@ fn worker_at(ticket: u64, shared: &Shared) -> Option<(String, bool)> {
     let state = shared.state();
     let (start, worker) = state.worker_at(ticket)?;
     let is_remote = start & REMOTE != 0;
-    let kind = if is_remote { "guest" } else { "worker" };
+    let kind = if is_remote { "remote worker" } else { "worker" };
     let text = format!("the {kind} {:?} (process {})", worker.name, worker.pid);
     Some((text, is_remote))
 }

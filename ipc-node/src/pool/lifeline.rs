@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{self, PipeReader};
 use std::os::fd::AsFd;
 use std::process;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,10 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// The process group that the pool made for this worker. Read once: a worker that ends leaves it,
 /// and must not kill the group in which it then is.
 static GROUP: LazyLock<Pid> = LazyLock::new(getpgrp);
+
+/// The number of the job queue that this worker has opened. Another queue of this name belongs to
+/// another pool.
+pub(super) static JOBS: OnceLock<u64> = OnceLock::new();
 
 /// When the pool is gone, kills this process and everything it started. Also removes the queues, if
 /// the pool was its own.
@@ -121,7 +125,8 @@ fn remove_all_but_briefly(config: WorkerConfig, pool: Pid) {
         let started = Instant::now();
         // The end of the pool may show in the pipe before its lock is free. If there is a new
         // owner, it has removed the queues.
-        while let Err(PoolError::Taken { owner, .. }) = ownership::remove(&config.address) {
+        let jobs = JOBS.get().copied();
+        while let Err(PoolError::Taken { owner, .. }) = ownership::remove_of_ended(&config, jobs) {
             let is_dying = owner.pid == pool.as_raw().cast_unsigned();
             let limit = if is_dying { REMOVAL } else { LAST_LOOK };
             if started.elapsed() >= limit {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ipc_queue::transport::LeaseInfo;
 use ipc_shm::{Participant, ProcessIdentity};
 
 /// The process that has a pool.
@@ -10,8 +11,8 @@ use ipc_shm::{Participant, ProcessIdentity};
 pub struct PoolOwner {
     /// Its process number in its own PID namespace; 0 if it cannot be seen from here.
     pub pid: u32,
-    /// `true` if that is another PID namespace than ours. Our process with this number is then
-    /// another one.
+    /// `true` if that is another PID namespace than ours, or another host, or may be. Our process
+    /// with this number is then another one.
     pub is_elsewhere: bool,
     /// Its program; empty if unknown.
     pub program: String,
@@ -24,6 +25,16 @@ impl PoolOwner {
             pid: holder.process.pid,
             is_elsewhere: holder.process.pid_namespace != ours,
             program: holder.name.clone(),
+        }
+    }
+
+    /// Returns the holder of an owner's lease. Its host is not known.
+    pub(super) fn elsewhere(holder: Option<LeaseInfo>) -> Self {
+        let (pid, program) = holder.map_or((0, String::new()), |lease| (lease.pid, lease.holder));
+        Self {
+            pid,
+            is_elsewhere: true,
+            program,
         }
     }
 
@@ -57,7 +68,7 @@ impl fmt::Display for PoolOwner {
             pid => write!(f, "process {pid}")?,
         }
         if self.is_elsewhere && self.pid != 0 {
-            f.write_str(" of another PID namespace")?;
+            f.write_str(" of another PID namespace or host")?;
         }
         match &self.program[..] {
             "" => Ok(()),

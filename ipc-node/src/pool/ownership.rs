@@ -10,8 +10,8 @@
 //! removes them. That is the next pool at the address, the next pool of the namespace, or one of
 //! the workers.
 //!
-//! Other transports need no segment: a socket belongs to its server, and a `local:` queue to its
-//! process.
+//! A socket belongs to its server, and a `local:` queue to its process. Over transports of other
+//! crates the owner has a lease (`owner_lease.rs`).
 
 use std::sync::Arc;
 use std::thread;
@@ -27,16 +27,23 @@ use ipc_shm::{
 
 use super::error::PoolError;
 use super::owner::PoolOwner;
+use super::owner_lease::OwnerLease;
 use super::wire::WorkerConfig;
 
-/// The right to a pool's address in shared memory. Freed when dropped.
+/// The right to a pool's address. Freed when dropped.
 #[derive(Debug)]
-pub(super) struct Ownership {
+pub(super) enum Ownership {
+    Slot(Box<Slot>),
+    Lease(OwnerLease),
+}
+
+/// The right to an address in shared memory.
+#[derive(Debug)]
+pub(super) struct Slot {
     attachment: Attachment,
     namespace: Namespace,
     name: Name,
-    /// `true` if another process had the address before and did not clean up.
-    pub is_inherited: bool,
+    is_inherited: bool,
 }
 
 /// The purpose of taking an address.
@@ -62,13 +69,16 @@ impl Ownership {
     /// Waits while another process removes what a dead pool left there, and for a moment if the
     /// owner was just killed.
     pub(super) fn take(address: &str) -> Result<Option<Self>, PoolError> {
+        if let Address::Other { .. } = address.parse()? {
+            return Ok(Some(Self::Lease(OwnerLease::take(address)?)));
+        }
         let Some((namespace, name)) = in_shared_memory(address)? else {
             return Ok(None);
         };
         let started = Instant::now();
         loop {
             let holder = match try_take(&namespace, &name, Purpose::Pool)? {
-                Ok(ownership) => return Ok(Some(ownership)),
+                Ok(slot) => return Ok(Some(Self::Slot(Box::new(slot)))),
                 Err(holder) => holder,
             };
             let limit = if holder.name == REMOVAL {
@@ -86,8 +96,34 @@ impl Ownership {
         }
     }
 
-    /// Removes the segment after the queues are gone, and frees the address.
+    /// Returns `true` if another process had the address before and did not clean up.
+    pub(super) fn is_inherited(&self) -> bool {
+        match self {
+            Self::Slot(slot) => slot.is_inherited,
+            Self::Lease(lease) => lease.is_inherited,
+        }
+    }
+
+    /// Returns `true` if the queues at the address are this owner's, and may be removed.
+    pub(super) fn is_certain(&self) -> bool {
+        match self {
+            Self::Slot(_) => true,
+            Self::Lease(lease) => lease.is_certain(),
+        }
+    }
+
+    /// Frees the address after the queues are gone.
     pub(super) fn end(self) {
+        match self {
+            Self::Slot(slot) => slot.end(),
+            Self::Lease(lease) => lease.end(),
+        }
+    }
+}
+
+impl Slot {
+    /// Removes the segment, and frees the slot.
+    fn end(self) {
         // Done while the slot is ours: a process that opened the segment before then finds it
         // removed.
         let _ = Segment::remove(&self.namespace, &self.name, KIND);
@@ -107,6 +143,12 @@ pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
         let jobs = remove_socket(address, &config.jobs())?;
         return Ok(remove_socket(address, &config.answers())? || jobs);
     }
+    if let Address::Other { .. } = address.parse()? {
+        let lease = OwnerLease::take_left(address)?;
+        let was_there = config.remove_all()? | lease.is_some();
+        lease.into_iter().for_each(OwnerLease::end);
+        return Ok(was_there);
+    }
     let Some((namespace, name)) = in_shared_memory(address)? else {
         return Ok(config.remove_all()?);
     };
@@ -122,6 +164,22 @@ pub(super) fn remove(address: &str) -> Result<bool, PoolError> {
             owner: PoolOwner::of(&holder),
         }),
     }
+}
+
+/// Removes what is left of the pool of this worker, which has ended. `jobs` is the number of its job
+/// queue.
+///
+/// # Errors
+/// Those of [`remove`].
+pub(super) fn remove_of_ended(config: &WorkerConfig, jobs: Option<u64>) -> Result<bool, PoolError> {
+    let Address::Other { .. } = config.address.parse()? else {
+        return remove(&config.address);
+    };
+    // The lease of the pool runs on for some seconds. It stays, so that no next pool can make
+    // queues of these names while workers remove them.
+    let found = super::wire::open(&config.jobs())?;
+    let is_ours = Some(found.transport().id()) == jobs;
+    Ok(is_ours && config.remove_all()?)
 }
 
 /// Removes the socket of a dead server, by serving there for a moment. A live server prevents that.
@@ -190,7 +248,7 @@ fn try_take(
     namespace: &Namespace,
     name: &Name,
     purpose: Purpose,
-) -> Result<Result<Ownership, Participant>, PoolError> {
+) -> Result<Result<Slot, Participant>, PoolError> {
     let called = match purpose {
         Purpose::Pool => super::owner::program(),
         Purpose::Removal => REMOVAL.to_owned(),
@@ -208,7 +266,7 @@ fn try_take(
             // Its last owner removed the segment after we opened it.
             Ok(_) | Err(JoinError::Full { .. }) if is_removed() => {}
             Ok(attachment) => {
-                return Ok(Ok(Ownership {
+                return Ok(Ok(Slot {
                     attachment,
                     namespace: namespace.clone(),
                     name: name.clone(),
@@ -272,7 +330,7 @@ mod tests {
         };
         assert_eq!(
             owner.to_string(),
-            "process 7 of another PID namespace (resize)"
+            "process 7 of another PID namespace or host (resize)"
         );
         owner = PoolOwner {
             pid: 0,

@@ -5,6 +5,7 @@
 //! queue of its own.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,8 +29,10 @@ pub(super) struct Queues {
     pub jobs: ByteQueue,
     pub answers: ByteQueue,
     served: Mutex<Vec<Served>>,
-    /// The right to the address, in shared memory.
+    /// The right to the address, if the transport has none of its own.
     ownership: Mutex<Option<Ownership>>,
+    /// From now on queues at the address may be another pool's.
+    is_left: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -63,7 +66,7 @@ impl Queues {
             Err(error) => {
                 // If a dead pool's queues may still be there, the segment stays, and the next owner
                 // removes them.
-                let ours = ownership.filter(|ownership| !ownership.is_inherited);
+                let ours = ownership.filter(|ownership| !ownership.is_inherited());
                 ours.into_iter().for_each(Ownership::end);
                 Err(error)
             }
@@ -76,7 +79,7 @@ impl Queues {
         ownership: Option<&Ownership>,
     ) -> Result<(Self, Leftovers), PoolError> {
         let mut found = Leftovers::default();
-        if ownership.is_some_and(|ownership| ownership.is_inherited) {
+        if ownership.is_some_and(Ownership::is_inherited) {
             found = Leftovers::read(config)?;
             config.remove_all()?;
         }
@@ -97,6 +100,7 @@ impl Queues {
             answers,
             served: Mutex::new(served),
             ownership: Mutex::default(),
+            is_left: AtomicBool::default(),
         };
         Ok((queues, found))
     }
@@ -108,6 +112,7 @@ impl Queues {
             answers: super::wire::open(&config.answers())?,
             served: Mutex::default(),
             ownership: Mutex::default(),
+            is_left: AtomicBool::default(),
         })
     }
 
@@ -117,6 +122,19 @@ impl Queues {
     /// [`ControlError`] if a queue still exists, or may. The next owner of the address then removes
     /// it.
     pub(super) fn remove(&self, config: &WorkerConfig) -> Result<(), ControlError> {
+        let mut ownership = self
+            .ownership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.is_left.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        if ownership.as_ref().is_some_and(|ours| !ours.is_certain()) {
+            // The queues are the next owner's, or will be.
+            self.is_left.store(true, Ordering::SeqCst);
+            drop(ownership.take());
+            return Ok(());
+        }
         let served =
             std::mem::take(&mut *self.served.lock().unwrap_or_else(PoisonError::into_inner));
         let mut removed = Ok(());
@@ -127,10 +145,7 @@ impl Queues {
         for Served { own_address, .. } in &served {
             removed = removed.and(ipc_queue::remove(own_address).map(drop));
         }
-        let mut ownership = self
-            .ownership
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        self.is_left.store(removed.is_ok(), Ordering::SeqCst);
         match (ownership.take(), &removed) {
             (Some(ownership), Ok(())) => ownership.end(),
             (ownership, _) => drop(ownership),

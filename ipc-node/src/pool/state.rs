@@ -208,7 +208,7 @@ impl Shared {
     }
 
     /// Records whether the supervisor will look for dead letters only if it is woken.
-    pub(super) fn set_dozing(&self, is_idle: bool) {
+    pub(super) fn set_idle(&self, is_idle: bool) {
         self.is_idle.store(is_idle, Ordering::SeqCst);
     }
 
@@ -248,9 +248,9 @@ impl Shared {
         let worker = state.workers.get_mut(&start);
         match what {
             What::Ready { name, pid } if is_remote => {
-                let mut guest = Worker::new(name, pid);
-                guest.ready = true;
-                state.workers.insert(start, guest);
+                let mut remote = Worker::new(name, pid);
+                remote.ready = true;
+                state.workers.insert(start, remote);
             }
             What::Ready { .. } => {
                 worker.into_iter().for_each(|worker| worker.ready = true);
@@ -288,7 +288,7 @@ impl Shared {
                 state.worked = true;
                 state.orphans.remove(&ticket);
                 drop(state);
-                super::events::job_retries(self, ticket, attempt, &why);
+                super::events::job_retries(&self.config, ticket, attempt, &why);
             }
             What::Skipped { ticket } => {
                 worker.into_iter().for_each(|worker| worker.running = None);
@@ -325,7 +325,7 @@ impl Shared {
     ) {
         if let Some(worker) = state.workers.get_mut(&start) {
             if let Some(running) = worker.running.take() {
-                super::events::answered(self, running.since.elapsed());
+                super::events::answered(&self.config, running.since.elapsed());
             }
             worker.jobs_done += 1;
         }
@@ -342,7 +342,7 @@ impl Shared {
     fn report_ready(&self, start: u64) {
         let pid = self.state().workers.get(&start).map(|worker| worker.pid);
         if let Some(pid) = pid {
-            super::events::worker_ready(self, pid);
+            super::events::worker_ready(&self.config, pid);
         }
     }
 
@@ -365,7 +365,7 @@ impl Shared {
         let first = self.tickets.answer(&mut entries, ticket, Err(error));
         drop(entries);
         if first {
-            super::events::job_without_result(self, ticket, &told);
+            super::events::job_without_result(&self.config, ticket, &told);
         }
         first
     }
@@ -381,7 +381,7 @@ impl Shared {
 
     fn report_failure(&self, ticket: u64, answer: &Result<Vec<u8>, JobError>) {
         if let Err(failed) = answer {
-            super::events::job_without_result(self, ticket, failed);
+            super::events::job_without_result(&self.config, ticket, failed);
         }
     }
 }

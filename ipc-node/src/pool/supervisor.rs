@@ -119,7 +119,7 @@ impl Supervisor {
             self.sleep();
         };
         let reason = self.reason_for_end(reason);
-        super::events::ended(&self.shared, &reason);
+        super::events::ended(&self.shared.config, &reason);
         self.end(reason);
     }
 
@@ -171,7 +171,7 @@ impl Supervisor {
         let pids: Vec<u32> = started.map(|(_, worker)| worker.pid).collect();
         drop(state);
         for pid in pids {
-            super::events::worker_started(&self.shared, pid);
+            super::events::worker_started(&self.shared.config, pid);
         }
     }
 
@@ -423,7 +423,7 @@ impl Supervisor {
             let last_stats = self.shared.queues.stats().ok();
             self.shared.state().last_stats = last_stats;
             if let Err(error) = self.shared.queues.remove(&self.shared.config) {
-                super::events::queues_left(&self.shared, &error);
+                super::events::queues_left(&self.shared.config, &error);
                 let left = format!("{reason}, but its queues could not be removed: {error}");
                 self.shared.state().ended = Some(left);
             }

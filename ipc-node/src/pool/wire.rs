@@ -146,6 +146,11 @@ impl WorkerConfig {
         queue_at(&self.address, "answers")
     }
 
+    /// The queue whose message belongs to the owner of the address: see `owner_lease.rs`.
+    pub(super) fn owner(&self) -> String {
+        queue_at(&self.address, "owner")
+    }
+
     /// Returns `true` if it works for a pool of another process.
     pub(super) fn is_remote(&self) -> bool {
         self.start & REMOTE != 0

@@ -212,6 +212,7 @@ impl Handlers {
     pub(super) fn work(&self, config: WorkerConfig, link: PoolLink) -> Result<(), Trouble> {
         let mut outage = Outage::at(&config);
         let jobs = open(&config.jobs(), &mut outage)?;
+        let _ = lifeline::JOBS.set(jobs.transport().id());
         let worker = Worker {
             answers: open(&config.answers(), &mut outage)?.sender(),
             lease: jobs.transport().settings().lease,

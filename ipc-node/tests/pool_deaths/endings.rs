@@ -89,21 +89,21 @@ fn an_ended_pool_still_reports_its_work_and_its_reason() {
 struct BusyPool {
     folder: tempfile::TempDir,
     pool: Pool,
-    guests: RemoteWorkers,
+    remote: RemoteWorkers,
     busy: Ticket<()>,
 }
 
 impl BusyPool {
-    fn start(builder: PoolBuilder, jobs_of_guest: u64) -> Self {
+    fn start(builder: PoolBuilder, jobs_of_remote: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let pool = builder.start().unwrap();
         let file = folder.path().join("own").display().to_string();
         let busy = pool.submit("stay", &file).unwrap();
         said_in(Path::new(&file));
-        let guests = Pool::builder()
+        let remote = Pool::builder()
             .workers(1)
-            .max_jobs(jobs_of_guest)
-            .worker_name("guest")
+            .max_jobs(jobs_of_remote)
+            .worker_name("remote")
             .command(program("support::worker"))
             .at(pool.address())
             .join()
@@ -111,7 +111,7 @@ impl BusyPool {
         Self {
             folder,
             pool,
-            guests,
+            remote,
             busy,
         }
     }
@@ -120,7 +120,7 @@ impl BusyPool {
         fs::remove_file(self.folder.path().join("own")).unwrap();
         assert_eq!(wait(self.busy), Ok(()));
         self.pool.shutdown().unwrap();
-        self.guests.wait().unwrap();
+        self.remote.wait().unwrap();
     }
 }
 
@@ -130,23 +130,23 @@ fn a_job_whose_remote_worker_died_is_crashed_over_shared_memory_and_sockets() {
     let socket = format!("unix:{}/pool", folder.path().display());
     for builder in [pool(1), pool(1).at(&socket)] {
         let busy = BusyPool::start(builder.attempt_limit(1), 0);
-        let file = busy.folder.path().join("guest").display().to_string();
+        let file = busy.folder.path().join("remote").display().to_string();
         let doomed: Ticket<()> = busy.pool.submit("stay", &file).unwrap();
-        let guest = said_in(Path::new(&file));
+        let remote = said_in(Path::new(&file));
         until("the pool knows who has it", || {
             let workers = busy.pool.workers();
             workers
                 .iter()
                 .any(|worker| worker.is_remote && worker.job.is_some())
         });
-        kill(Pid::from_raw(guest), Signal::SIGKILL).unwrap();
+        kill(Pid::from_raw(remote), Signal::SIGKILL).unwrap();
         let answer = wait(doomed);
         let Err(JobError::Crashed { attempts, note, .. }) = answer else {
             panic!("{answer:?}");
         };
         assert_eq!(attempts, 1);
         assert!(
-            note.contains("guest-1") && note.contains(&guest.to_string()),
+            note.contains("remote-1") && note.contains(&remote.to_string()),
             "{note}"
         );
         busy.end();

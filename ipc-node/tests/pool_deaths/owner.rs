@@ -112,8 +112,8 @@ fn an_address_whose_owner_lives_is_refused_and_the_owner_is_named() {
             panic!("{refused:?}");
         };
         assert_eq!((owner.pid, owner.is_elsewhere), (other.pid(), false));
-        let guests = pool(1).at(&address).worker_name("guest").join();
-        drop(guests.expect("the pool there is well"));
+        let remote = pool(1).at(&address).worker_name("remote").join();
+        drop(remote.expect("the pool there is well"));
     }
 }
 

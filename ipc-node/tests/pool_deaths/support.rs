@@ -15,6 +15,14 @@ use serde::de::DeserializeOwned;
 /// Long enough for anything that ends at all.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Kills this process with SIGKILL.
+fn die() -> ! {
+    kill(Pid::this(), Signal::SIGKILL).expect("it is ours to send");
+    loop {
+        thread::park();
+    }
+}
+
 pub fn handlers() -> Handlers {
     let mut handlers = Handlers::new();
     handlers.add("square", |n: u64, _: &Context<'_>| Ok::<_, String>(n * n));
@@ -22,16 +30,12 @@ pub fn handlers() -> Handlers {
         Ok::<_, String>((bytes.len(), context.attempt()))
     });
     handlers.add("die", |_: Vec<u8>, _: &Context<'_>| -> Result<(), String> {
-        kill(Pid::this(), Signal::SIGKILL).expect("it is ours to send");
-        loop {
-            thread::park();
-        }
+        die()
     });
     // Dies until the file exists.
     handlers.add("die unless", |file: String, _: &Context<'_>| {
         if !Path::new(&file).exists() {
-            kill(Pid::this(), Signal::SIGKILL).expect("it is ours to send");
-            thread::park();
+            die();
         }
         Ok::<_, String>(())
     });
@@ -49,11 +53,7 @@ pub fn handlers() -> Handlers {
                     Err("no such image".to_owned())
                 }
                 Some("panic") => panic!("out of range"),
-                Some("die") => {
-                    kill(Pid::this(), Signal::SIGKILL).expect("it is ours to send");
-                    thread::park();
-                    Ok(attempt)
-                }
+                Some("die") => die(),
                 _ => Ok(attempt),
             }
         },

@@ -282,29 +282,7 @@ pub fn all_openers_of_a_name_get_the_same_queue(subject: &dyn Subject) {
     };
     assert!(matches!(opened(&create), Err(QueueError::Exists { .. })));
 
-    // Settings that the request does not require are those of the existing queue.
-    let other = settings(6);
-    let mut request = OpenRequest {
-        settings: other,
-        insist_on: vec!["attempt_limit"],
-        ..OpenRequest::default()
-    };
-    let found = opened(&request).expect("the capacity is not insisted on");
-    assert_eq!(*found.transport().settings(), wanted);
-    for field in ["capacity", "lease"] {
-        request.insist_on = vec![field];
-        match opened(&request) {
-            Err(QueueError::SettingsDiffer { field: named, .. }) => assert_eq!(named, field),
-            other => panic!("opened with another {field}: {other:?}"),
-        }
-    }
-    request.insist_on.clear();
-    request.payload = "Resize".to_owned();
-    assert!(matches!(
-        opened(&request),
-        Err(QueueError::PayloadDiffers { .. })
-    ));
-
+    let found = opened_with_other_settings(&trial, &wanted);
     // The queue and its contents stay while no handle has it open.
     found.sender().try_send(&content(1, 3000)).expect("a place");
     drop((queue, found));
@@ -334,6 +312,36 @@ pub fn all_openers_of_a_name_get_the_same_queue(subject: &dyn Subject) {
         Err(QueueError::NotFound { .. })
     ));
     all_at_once(subject);
+}
+
+/// Settings that a request does not require are those of the existing queue. Returns the queue.
+fn opened_with_other_settings(trial: &Trial<'_>, wanted: &QueueSettings) -> ByteQueue {
+    let opened = |request: &OpenRequest| {
+        let queue = trial.subject.open(&trial.name, request);
+        queue.map(ByteQueue::over)
+    };
+    let other = settings(6);
+    let mut request = OpenRequest {
+        settings: other,
+        insist_on: vec!["attempt_limit"],
+        ..OpenRequest::default()
+    };
+    let found = opened(&request).expect("the capacity is not insisted on");
+    assert_eq!(*found.transport().settings(), *wanted);
+    for field in ["capacity", "lease"] {
+        request.insist_on = vec![field];
+        match opened(&request) {
+            Err(QueueError::SettingsDiffer { field: named, .. }) => assert_eq!(named, field),
+            other => panic!("opened with another {field}: {other:?}"),
+        }
+    }
+    request.insist_on.clear();
+    request.payload = "Resize".to_owned();
+    assert!(matches!(
+        opened(&request),
+        Err(QueueError::PayloadDiffers { .. })
+    ));
+    found
 }
 
 /// Many threads open a queue that does not exist yet: one creates it, and all get that one.

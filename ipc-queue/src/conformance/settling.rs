@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ipc_proto::{Kind, QueueSettings};
 
 use super::{Subject, Trial, content, number_in, settings};
-use crate::bytes::{ByteQueue, ByteReceiver};
+use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
 use crate::control::ControlFailure;
 use crate::dead_letter::{DeadLetter, DeadReason};
 use crate::delivery::ByteDelivery;
@@ -328,28 +328,7 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
                 !transport.discard(discarded.id).unwrap(),
                 "that is another letter"
             );
-            // In place: there is no other free place.
-            sender.try_send(b"in the way").expect("a place");
-            let full = sender.try_send(b"").expect_err("there is no place");
-            assert!(matches!(full, TrySendError::Full { .. }), "{full}");
-            let other = receiver.try_recv().expect("it was sent");
-            assert!(trial.open().transport().requeue(letter.id).unwrap());
-            assert!(!transport.requeue(letter.id).unwrap(), "it is gone");
-            assert!(transport.dead_letters().unwrap().is_empty());
-            let again = receiver.try_recv().expect("it was requeued");
-            assert_eq!((again.kind(), again.attempt()), (Kind::Control, 1));
-            assert_eq!(
-                (again.id(), again.metadata().sent_at),
-                (letter.message, letter.sent_at)
-            );
-            assert_eq!(number_in(again.payload()), 1);
-            other.ack().expect("we hold it");
-            again.nack().expect("we hold it");
-            // Attempts are counted from 1 again.
-            let again = receiver.try_recv().expect("it has another attempt");
-            assert_eq!(again.attempt(), 2);
-            again.ack().expect("we hold it");
-            assert_eq!(transport.stats().unwrap().in_use(), 0);
+            requeued_in_place(&trial, &sender, &receiver, &letter);
 
             let letter = make();
             queue.transport().close().unwrap();
@@ -359,6 +338,38 @@ pub fn a_dead_letter_can_be_requeued_or_discarded(subject: &dyn Subject) {
             assert_eq!(the_dead_letter(&queue), letter);
         }
     }
+}
+
+/// Requeues the letter while another message has the only other place, and acks both.
+fn requeued_in_place(
+    trial: &Trial<'_>,
+    sender: &ByteSender,
+    receiver: &ByteReceiver,
+    letter: &DeadLetter,
+) {
+    let queue = trial.open();
+    let transport = queue.transport();
+    sender.try_send(b"in the way").expect("a place");
+    let full = sender.try_send(b"").expect_err("there is no place");
+    assert!(matches!(full, TrySendError::Full { .. }), "{full}");
+    let other = receiver.try_recv().expect("it was sent");
+    assert!(trial.open().transport().requeue(letter.id).unwrap());
+    assert!(!transport.requeue(letter.id).unwrap(), "it is gone");
+    assert!(transport.dead_letters().unwrap().is_empty());
+    let again = receiver.try_recv().expect("it was requeued");
+    assert_eq!((again.kind(), again.attempt()), (Kind::Control, 1));
+    assert_eq!(
+        (again.id(), again.metadata().sent_at),
+        (letter.message, letter.sent_at)
+    );
+    assert_eq!(number_in(again.payload()), 1);
+    other.ack().expect("we hold it");
+    again.nack().expect("we hold it");
+    // Attempts are counted from 1 again.
+    let again = receiver.try_recv().expect("it has another attempt");
+    assert_eq!(again.attempt(), 2);
+    again.ack().expect("we hold it");
+    assert_eq!(transport.stats().unwrap().in_use(), 0);
 }
 
 /// Makes the next message a dead letter.
@@ -462,7 +473,7 @@ fn read_on_after_the_lease(
     let trial = Trial::new(subject);
     let queue = leased(&trial, lease, 5);
     let (loser, winner, sender) = (queue.receiver(), queue.receiver(), queue.sender());
-    let full = |sender: &crate::ByteSender| {
+    let full = |sender: &ByteSender| {
         (2..10)
             .take_while(|number| sender.try_send(&content(*number, len)).is_ok())
             .count()

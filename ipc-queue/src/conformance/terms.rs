@@ -223,7 +223,16 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
         refuses_to_create(&trial, with_keys, Feature::Deduplication);
         return;
     }
-    let queue = trial.create(&with_keys);
+    a_remembered_key_is_refused(&trial.create(&with_keys), &keyed);
+    trial.remove();
+    let queue = trial.create(&QueueSettings {
+        dedup_window: Some(short),
+        ..settings(8)
+    });
+    a_forgotten_key_is_accepted(&queue, &keyed, short);
+}
+
+fn a_remembered_key_is_refused(queue: &ByteQueue, keyed: &SendOptions) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let empty = SendOptions::new().key("");
     let refused = sender.send_with(b"no", &empty.clone().wait(Wait::No));
@@ -272,17 +281,14 @@ pub fn a_key_is_sent_once_while_it_is_remembered(subject: &dyn Subject) {
         send(&sender, b"other", &options);
         assert_eq!(said(&receiver), Ok(b"other".to_vec()));
     }
+}
 
-    trial.remove();
-    let queue = trial.create(&QueueSettings {
-        dedup_window: Some(short),
-        ..settings(8)
-    });
+fn a_forgotten_key_is_accepted(queue: &ByteQueue, keyed: &SendOptions, short: Duration) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
-    send(&sender, b"one", &keyed);
+    send(&sender, b"one", keyed);
     let first_at = Instant::now();
     while queue.transport().stats().unwrap().sent < 2 {
-        send(&sender, b"two", &keyed);
+        send(&sender, b"two", keyed);
         thread::yield_now();
     }
     assert!(

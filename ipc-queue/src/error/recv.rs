@@ -89,6 +89,7 @@ pub enum RecvFailure {
 
 impl RecvFailure {
     /// Returns the failure of a message that was lost to damaged memory.
+    #[cfg(target_os = "linux")]
     pub(crate) fn damaged(reason: impl Into<String>) -> Self {
         Self::Damaged {
             reason: reason.into(),

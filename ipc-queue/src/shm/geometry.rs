@@ -35,7 +35,7 @@ use super::memory::{CELL_WORDS, REASON_WORDS, RingWord};
 /// The fingerprint of the layout. It changes whenever this file, the cell header or the meaning of
 /// a word changes.
 pub const LAYOUT_HASH: u64 =
-    fingerprint(b"queue 9: state of runs headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons; marks");
+    fingerprint(b"queue 10: state of runs headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons; marks");
 /// The number of participant slots for tools, in addition to `max_participants`. Together they fit
 /// the nine bits of a slot number.
 pub const TOOL_SLOTS: u16 = 8;
@@ -237,6 +237,17 @@ impl Geometry {
         self.cells_at + index as usize * self.cell_bytes + HEADER_BYTES
     }
 
+    /// Returns the number of messages of this size that fit at once, if there are no others.
+    pub fn holds(&self, payload_bytes: usize) -> u32 {
+        if payload_bytes <= self.inline_bytes {
+            return self.cells;
+        }
+        let fitting = |class: &&Class| class.chunk_bytes >= payload_bytes;
+        let chunks = |class: &Class| class.chunks.len() as u32;
+        let chunks: u32 = self.classes.iter().filter(fitting).map(chunks).sum();
+        chunks.min(self.cells)
+    }
+
     /// Returns the offset and the size of chunk `chunk`. `None` if there is no such chunk.
     pub fn chunk_at(&self, chunk: u32) -> Option<(usize, usize)> {
         let holds = |class: &&Class| class.chunks.contains(&chunk);
@@ -248,34 +259,35 @@ impl Geometry {
 }
 
 /// Returns the size and number of chunks of each class. Sizes grow fourfold up to the largest
-/// message. The largest class takes half of the pool, the next half of the rest, and so on. A pool
-/// is mainly for large messages, and a small message may use a large chunk.
+/// message. The largest class takes half of the pool, and the others share the rest equally; but
+/// none gets more chunks than there are cells, and larger classes get what that leaves. A small
+/// payload may use a large chunk.
 fn chunk_sizes(settings: &QueueSettings, inline_bytes: usize) -> Vec<(usize, usize)> {
     let largest = (settings.max_message_bytes as usize).next_multiple_of(CACHE_LINE_BYTES);
     if largest <= inline_bytes {
         return vec![for_headers(settings)];
     }
-    let mut sizes = vec![largest];
+    let mut smaller = Vec::new();
     let mut size = largest / CLASS_FACTOR;
     while size >= SMALLEST_CHUNK_BYTES.max(2 * inline_bytes) {
-        sizes.push(size.next_multiple_of(CACHE_LINE_BYTES));
+        smaller.push(size.next_multiple_of(CACHE_LINE_BYTES));
         size /= CLASS_FACTOR;
     }
-    let mut left = usize::try_from(settings.pool_bytes).unwrap_or(usize::MAX);
-    let smallest = sizes.len() - 1;
-    let mut classes: Vec<_> = sizes
-        .into_iter()
-        .enumerate()
-        .map(|(rank, size)| {
-            let share = if rank == smallest { left } else { left / 2 };
-            // Ensures that the largest message always fits, however small the share.
-            let count = (share / size).max(usize::from(rank == 0));
-            left = left.saturating_sub(count * size);
-            (size, count)
-        })
-        .filter(|(_, count)| *count > 0)
-        .collect();
-    classes.reverse();
+    let pool = usize::try_from(settings.pool_bytes).unwrap_or(usize::MAX);
+    let capacity = settings.capacity as usize;
+    // Ensures that the largest message always fits, however small the pool.
+    let of_largest = |bytes: usize| (bytes / largest).clamp(1, capacity);
+    let mut left = pool.saturating_sub(of_largest(pool / 2) * largest);
+    let mut classes = Vec::with_capacity(smaller.len() + 2);
+    for (rank, size) in smaller.into_iter().enumerate().rev() {
+        let count = (left / (rank + 1) / size).min(capacity);
+        left -= count * size;
+        if count > 0 {
+            classes.push((size, count));
+        }
+    }
+    let rest = left.saturating_add(of_largest(pool / 2) * largest);
+    classes.push((largest, of_largest(rest)));
     classes.push(for_headers(settings));
     classes
 }
@@ -457,8 +469,22 @@ mod tests {
     }
 
     #[test]
-    fn the_default_pool_holds_several_of_the_largest() {
+    fn the_default_pool_holds_its_capacity_of_a_kibibyte_and_several_of_the_largest() {
         let geometry = Geometry::new(&QueueSettings::default(), 0).unwrap();
+        let sizes = [
+            192,
+            193,
+            1 << 10,
+            1 << 12,
+            1 << 14,
+            1 << 16,
+            1 << 18,
+            600 << 10,
+            1 << 20,
+        ];
+        let held = sizes.map(|bytes| geometry.holds(bytes));
+        assert_eq!(held, [1024, 1024, 1024, 274, 70, 19, 7, 4, 4]);
+        assert_eq!(geometry.holds((1 << 20) + 1), 0);
         let (largest, for_headers) = (geometry.classes.last().unwrap(), &geometry.for_headers);
         assert_eq!((largest.chunk_bytes, largest.chunks.len()), (1 << 20, 4));
         assert!(for_headers.chunk_bytes >= (1 << 20) + MAX_TRAILER_BYTES);

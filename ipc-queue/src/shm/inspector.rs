@@ -169,6 +169,14 @@ impl Inspector {
         self.contents.pool()
     }
 
+    /// How many messages fit at once, by their size: pairs of the largest payload in bytes and that
+    /// number, smallest payloads first. With priorities, for each of the four. A queue may hold
+    /// fewer messages of mixed sizes.
+    #[must_use]
+    pub fn room(&self) -> Vec<(usize, u32)> {
+        self.contents.room()
+    }
+
     /// Whether a sender waits for room, and whether a receiver waits for a message. The flags are
     /// lowered by the next wake-up, so they may last after the waiter left.
     #[must_use]

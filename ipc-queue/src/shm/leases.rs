@@ -27,7 +27,7 @@ pub struct LeaseView {
     /// message.
     pub is_gone: bool,
     /// The time until the lease ends; zero if it is over and no process noted that yet. `None`: it
-    /// has no end, or its holder has not noted one yet.
+    /// has no end, or no watcher has recorded one yet.
     pub ends_in: Option<Duration>,
 }
 
@@ -75,6 +75,27 @@ impl Contents {
             }
         }
         leases
+    }
+
+    /// For each size of payload memory, smallest first: the largest payload in bytes, and how many
+    /// messages of that size fit at once.
+    pub(super) fn room(&self) -> Vec<(usize, u32)> {
+        let limit = self.settings.max_message_bytes as usize;
+        let Some(level) = self.levels.first() else {
+            return Vec::new();
+        };
+        let geometry = level.payloads.geometry();
+        let inline = geometry.inline_bytes;
+        let mut room = vec![(inline.min(limit), geometry.cells)];
+        for class in &geometry.classes {
+            let bytes = class.chunk_bytes.min(limit);
+            let (before, held) = (room[room.len() - 1].1, geometry.holds(bytes));
+            if held == before {
+                room.pop();
+            }
+            room.push((bytes, held));
+        }
+        room
     }
 
     pub(super) fn pool(&self) -> PoolView {

@@ -19,11 +19,13 @@ use std::hash::Hasher;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipc_proto::{QueueSettings, Timestamp, codec};
+use ipc_shm::clock;
 use serde::{Deserialize, Serialize};
 
-use super::SnapshotError;
+use super::error::SnapshotError;
 use super::record::{StoredKey, StoredMessage};
 
 const MAGIC: [u8; 8] = *b"ipcsaved";
@@ -46,6 +48,14 @@ pub(super) struct Head {
     pub(super) paused: bool,
     /// By the wall clock. The remaining times are counted from here.
     pub(super) saved_at: Timestamp,
+}
+
+impl Head {
+    /// Returns the time since the snapshot was taken, by the wall clock.
+    pub(super) fn age(&self) -> Duration {
+        let now = clock::wall().as_nanos();
+        Duration::from_nanos(now.saturating_sub(self.saved_at.as_nanos()))
+    }
 }
 
 /// The counts of a complete snapshot.

@@ -1,141 +1,19 @@
+mod stage;
+
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use ipc_proto::{Backoff, Kind};
+use ipc_proto::{MessageId, Priority};
 
+use self::record::StoredMessage;
+use self::stage::{Stage, contents, fill, full};
 use super::*;
 use crate::bytes::ByteQueue;
+use crate::capability::Feature;
 use crate::error::SendFailure;
 use crate::send_options::SendOptions;
-use crate::settle::Nack;
 
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// A separate folder and separate addresses for one test.
-struct Stage {
-    folder: tempfile::TempDir,
-    namespace: String,
-}
-
-impl Stage {
-    fn new() -> Self {
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self {
-            folder: tempfile::tempdir().unwrap(),
-            namespace: format!("snapshot-{}-{number}", std::process::id()),
-        }
-    }
-
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("saved")
-    }
-
-    fn address(&self, name: &str) -> String {
-        format!("shm:{}/{name}", self.namespace)
-    }
-
-    fn open(&self, name: &str, options: QueueOptions) -> ByteQueue {
-        options.open_bytes(self.address(name)).unwrap()
-    }
-
-    fn save(&self, name: &str) -> Result<Moved, SnapshotError> {
-        save(&self.address(name), &self.file(), Wait::No)
-    }
-
-    fn restore(&self, name: &str, options: &QueueOptions) -> Result<Moved, SnapshotError> {
-        restore(&self.file(), &self.address(name), options, Wait::No)
-    }
-
-    /// Freezes a queue, as if by a process that died.
-    fn frozen(&self, name: &str) -> Frozen {
-        let place = Place::parse(&self.address(name)).unwrap();
-        let queue = place.open_existing().unwrap();
-        place.freeze(queue, Wait::No).unwrap()
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        for name in ["q", "other"] {
-            let _ = crate::remove(self.address(name));
-        }
-    }
-}
-
-fn full() -> QueueOptions {
-    QueueOptions::new()
-        .capacity(16)
-        .priorities(true)
-        .dedup_window(HOUR)
-        .dedup_keys(64)
-        .backoff(Backoff::None)
-        .attempt_limit(3)
-}
-
-/// Fills a queue with one message of each kind in each state.
-fn fill(queue: &ByteQueue) {
-    let (sender, receiver) = (queue.sender(), queue.receiver());
-    let send = |payload: &[u8], options: SendOptions| {
-        sender
-            .send_with(payload, &options.clone().wait(Wait::No))
-            .unwrap();
-    };
-    let new = SendOptions::new;
-    send(b"dead", new().kind(Kind::Control).header("a", "b").unwrap());
-    let nack = Nack::new().after(Duration::ZERO);
-    for _ in 0..2 {
-        receiver.recv().unwrap().nack_with(nack).unwrap();
-    }
-    let last = receiver.recv().unwrap();
-    last.bury_with("the database is away").unwrap();
-    send(b"tried", new().key("tried"));
-    let tried = receiver.recv().unwrap();
-    tried.nack_with(nack.reason("busy")).unwrap();
-    send(b"snoozed", new().priority(Priority::High));
-    receiver.recv().unwrap().snooze(HOUR).unwrap();
-    send(b"late", new().delay(HOUR));
-    send(b"brief", new().expires_in(HOUR).priority(Priority::Low));
-    send(
-        &[7; 5000],
-        new().priority(Priority::Urgent).kind(Kind::Shutdown),
-    );
-    let headed = new().header("trace", [9; 300]).unwrap();
-    send(&[8; 9000], headed.priority(Priority::Urgent));
-    send(b"gone", new().key("acked").priority(Priority::Urgent));
-    loop {
-        let delivery = receiver.recv().unwrap();
-        if delivery.payload() == b"gone" {
-            delivery.ack().unwrap();
-            break;
-        }
-        // Returned in order, without counting an attempt.
-        delivery.snooze(Duration::ZERO).unwrap();
-    }
-}
-
-/// Returns the contents of a frozen queue, with times rounded.
-fn contents(frozen: &Frozen) -> (Vec<StoredMessage>, Vec<StoredKey>) {
-    let seconds = |left_ms: u64| left_ms.div_ceil(60_000);
-    let messages = frozen.messages().map(|message| {
-        let mut message = message.unwrap();
-        if let record::StoredState::Delayed { left_ms } = &mut message.state {
-            *left_ms = seconds(*left_ms);
-        }
-        message.expires_in_ms = message.expires_in_ms.map(seconds);
-        message
-    });
-    let mut messages: Vec<_> = messages.collect();
-    messages.sort_by_key(|message| message.id);
-    let keys = frozen.keys().into_iter().map(|key| StoredKey {
-        left_ms: seconds(key.left_ms),
-        ..key
-    });
-    let mut keys: Vec<_> = keys.collect();
-    keys.sort_by_key(|key| key.key);
-    (messages, keys)
-}
 
 #[test]
 fn everything_survives_a_save_and_a_restore_into_other_settings() {
@@ -294,8 +172,8 @@ fn a_file_with_any_changed_byte_is_refused() {
     );
 }
 
-#[test]
-fn a_snapshot_that_does_not_fit_is_refused_before_anything_moves() {
+/// Saves five messages: two of them are large, one has a key and a priority.
+fn saved_with_a_key() -> Stage {
     let stage = Stage::new();
     let queue = stage.open("q", full().capacity(4));
     for size in [10, 10, 5000, 5000] {
@@ -308,6 +186,12 @@ fn a_snapshot_that_does_not_fit_is_refused_before_anything_moves() {
         .unwrap();
     drop(queue);
     stage.save("q").unwrap();
+    stage
+}
+
+#[test]
+fn a_snapshot_that_does_not_fit_is_refused_before_anything_moves() {
+    let stage = saved_with_a_key();
     let refused = |options: QueueOptions| {
         let refused = stage.restore("other", &options).unwrap_err();
         assert!(stage.file().exists());
@@ -339,7 +223,11 @@ fn a_snapshot_that_does_not_fit_is_refused_before_anything_moves() {
         lacks(QueueOptions::new().priorities(false)),
         Feature::Priorities
     );
-    // Restores into an existing queue without keys, and into one with other payloads.
+}
+
+#[test]
+fn a_snapshot_is_not_restored_into_a_queue_without_keys_or_with_other_payloads() {
+    let stage = saved_with_a_key();
     let plain = stage.open("other", QueueOptions::new().priorities(true));
     drop(plain);
     let error = stage.restore("other", &QueueOptions::new()).unwrap_err();

@@ -37,7 +37,7 @@ use crate::contract::Transport;
 use crate::control::ControlError;
 use crate::readiness::WakeFd;
 use bind::Place;
-use connection::Connection;
+use connection::{Connection, Role};
 use holders::Holders;
 
 /// Serves a queue at a socket, until it is dropped.
@@ -326,6 +326,15 @@ impl Drop for UnixServer {
     }
 }
 
+/// Serves a connection that has become a handle. `id` is the number of the request for that.
+fn serve_handle(connection: &mut Connection<'_>, role: Role, id: u32) -> Result<(), WireError> {
+    match role {
+        Role::Sender => sending::serve(connection, id),
+        Role::Receiver => receiving::serve(connection, id),
+        Role::Notifier(side) => notifying::serve(connection, id, side),
+    }
+}
+
 impl Shared {
     fn connections(&self) -> MutexGuard<'_, Connections> {
         let connections = self.connections.lock();
@@ -406,7 +415,7 @@ impl Shared {
             .spawn(move || {
                 // Also unregisters if a panic ends the thread.
                 let _registered = Registered(&shared, number);
-                Connection::new(&shared, &socket, pid, number).run();
+                Connection::new(&shared, &socket, pid, number).run(serve_handle);
             });
         let mut connections = self.connections();
         match started {

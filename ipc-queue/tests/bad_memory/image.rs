@@ -26,9 +26,12 @@ use ipc_shm::Namespace;
 
 pub const CAPACITY: u32 = 8;
 /// The offset of the header's checksum, which covers the bytes before it.
-pub const CHECKSUM: usize = 240;
+pub const CHECKSUM: usize = 248;
 /// The offset of the words that change while the queue is used.
 pub const FLAGS: usize = 256;
+
+/// The largest payload in an image. A header that lies may allow less.
+const LARGEST: usize = 1000;
 
 /// A queue with ready, delayed and dead messages, inline and in chunks, and one redelivered.
 pub struct Image {
@@ -76,6 +79,11 @@ fn settings(with: With) -> QueueSettings {
         dedup_keys: QueueSettings::MIN_DEDUP_KEYS,
         ..QueueSettings::default()
     }
+}
+
+/// The largest payload that a queue with these settings accepts.
+fn accepted(settings: &QueueSettings) -> usize {
+    settings.max_message_bytes.max(settings.inline_bytes) as usize
 }
 
 fn open(namespace: &Namespace, mode: OpenMode, with: With) -> Result<ShmQueue, QueueError> {
@@ -222,7 +230,7 @@ impl Image {
         };
         meanwhile();
         let settings = inspector.settings();
-        let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
+        let most = accepted(settings).max(LARGEST);
         let waiting = inspector.waiting(usize::MAX);
         let letters = inspector.dead_letters();
         let seen = waiting.iter().map(|one| one.payload.len());
@@ -246,7 +254,7 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
     let bytes = ByteQueue::over(Arc::new(queue.clone()));
     let (sender, receiver) = (bytes.sender(), bytes.receiver());
     let settings = queue.settings().clone();
-    let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
+    let most = accepted(&settings);
     let _ = (queue.stats(), queue.leases());
     let mut received = 0;
     for _ in 0..BOUND {
@@ -256,7 +264,8 @@ fn use_it(queue: &ShmQueue, mut meanwhile: impl FnMut() -> Settle<'static>) -> U
                 meanwhile();
                 // Reads every byte of the payload, wherever it claims to be.
                 let sum: u64 = delivery.payload().iter().map(|byte| u64::from(*byte)).sum();
-                assert!(sum <= 255 * most as u64, "more than the largest payload");
+                let longest = most.max(LARGEST) as u64;
+                assert!(sum <= 255 * longest, "more than the largest payload");
                 received += 1;
                 let extended = delivery.extend(Duration::from_secs(1));
                 let settled = match meanwhile() {

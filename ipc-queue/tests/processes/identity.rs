@@ -22,9 +22,10 @@ use crate::stage::{
 };
 
 /// Plays the role of a test's other process.
-pub fn play(queue: ByteQueue, role: &str) {
+pub fn play(open: impl Fn() -> ByteQueue, role: &str) {
+    let queue = open();
     match role {
-        "lose" => lose_descriptor(queue),
+        "lose" => lose_descriptor(queue, open),
         "lose-blocked" => lose_descriptor_while_blocked(&queue),
         "wait" => wait_while_it_is_deleted(&queue),
         "try" => try_while_it_is_deleted(&queue),
@@ -52,7 +53,7 @@ fn lose() -> RawFd {
     number
 }
 
-fn lose_descriptor(queue: ByteQueue) {
+fn lose_descriptor(queue: ByteQueue, open: impl Fn() -> ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let held = receiver.recv().unwrap();
     let loan = sender.loan(SMALL).unwrap();
@@ -93,6 +94,10 @@ fn lose_descriptor(queue: ByteQueue) {
     drop((sender, receiver, queue));
     say("let go");
     listen();
+    // Follows the error's advice.
+    let again = open();
+    again.sender().try_send(b"x").unwrap();
+    again.receiver().try_recv().unwrap().ack().unwrap();
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn role() {
         Some("fork-and-wait") => forks::fork_and_wait(&queue()),
         Some("sender") => storm::send_for_ever(&queue(), words.next().unwrap().parse().unwrap()),
         Some("cut") => truncated::be_cut(&queue(), words.next().unwrap()),
-        Some("identity") => identity::play(queue(), words.next().unwrap()),
+        Some("identity") => identity::play(queue, words.next().unwrap()),
         Some("reasons") => reasons::fail_for_ever(&queue()),
         Some("receiver") => storm::receive_for_ever(&queue()),
         _ => panic!("there is no role {role:?}"),

@@ -15,8 +15,8 @@ use std::time::Duration;
 use ipc_queue::conformance::{content, number_in};
 use ipc_queue::transport::{OpenMode, OpenRequest};
 use ipc_queue::{
-    ByteDelivery, ByteQueue, DeadLetter, Name, QueueSettings, QueueStats, RecvTimeoutError,
-    ShmQueue, TryRecvError, TrySendError,
+    ByteDelivery, ByteQueue, ByteReceiver, DeadLetter, Name, QueueSettings, QueueStats,
+    RecvTimeoutError, ShmQueue, TryRecvError, TrySendError,
 };
 use ipc_shm::Namespace;
 use nix::sys::prctl::set_pdeathsig;
@@ -158,11 +158,7 @@ pub fn stats(queue: &ByteQueue) -> QueueStats {
 
 /// Receives the next message, and checks its number and attempt.
 #[track_caller]
-pub fn expect_message(
-    receiver: &ipc_queue::ByteReceiver,
-    number: u64,
-    attempt: u8,
-) -> ByteDelivery<'_> {
+pub fn expect_message(receiver: &ByteReceiver, number: u64, attempt: u8) -> ByteDelivery<'_> {
     let delivery = receiver.recv_timeout(PATIENCE).unwrap();
     let got = (number_in(delivery.payload()), delivery.attempt());
     assert_eq!(got, (number, attempt));
@@ -359,23 +355,13 @@ pub fn puppet(queue: &ByteQueue) {
             "receive" => {
                 blocking();
                 let delivery = receiver.recv().unwrap();
-                let number = number_in(delivery.payload());
-                say(&format!("got {number}, attempt {}", delivery.attempt()));
+                say_what_came(&delivery);
                 held.push_back(delivery);
                 continue;
             }
             "drain" => {
                 blocking();
-                loop {
-                    match receiver.recv() {
-                        Ok(delivery) => {
-                            let number = number_in(delivery.payload());
-                            say(&format!("got {number}, attempt {}", delivery.attempt()));
-                            delivery.ack().unwrap();
-                        }
-                        Err(error) => break say(&error.failure.to_string()),
-                    }
-                }
+                drain(&receiver);
                 continue;
             }
             "extend" => held[0].extend(Duration::from_millis(number(1))),
@@ -392,6 +378,24 @@ pub fn puppet(queue: &ByteQueue) {
         match settled {
             Ok(()) => say("done"),
             Err(error) => say(&format!("{:?}", error.failure)),
+        }
+    }
+}
+
+fn say_what_came(delivery: &ByteDelivery<'_>) {
+    let number = number_in(delivery.payload());
+    say(&format!("got {number}, attempt {}", delivery.attempt()));
+}
+
+/// Acks every message until the queue ends.
+fn drain(receiver: &ByteReceiver) {
+    loop {
+        match receiver.recv() {
+            Ok(delivery) => {
+                say_what_came(&delivery);
+                delivery.ack().unwrap();
+            }
+            Err(error) => break say(&error.failure.to_string()),
         }
     }
 }

@@ -20,7 +20,8 @@ use ipc_proto::SenderId;
 
 use super::{Member, Participant, Presence};
 use crate::clock;
-use crate::layout::{SLOT_BYTES, SLOTS, fingerprint};
+use crate::fingerprint::fingerprint;
+use crate::layout::{SLOT_BYTES, SLOTS};
 use crate::liveness::ProcessIdentity;
 
 /// One slot of the table.

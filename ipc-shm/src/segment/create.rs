@@ -135,7 +135,7 @@ impl Segment {
             match link(&segment.file, &folder, &path) {
                 Ok(()) => {
                     segment.note_place();
-                    events::created(&segment);
+                    events::created(&segment.path(), segment.header().total_bytes);
                     return Ok(segment);
                 }
                 Err(Errno::ENOENT) => {}

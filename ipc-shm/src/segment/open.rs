@@ -51,7 +51,7 @@ impl Segment {
             return Err(OpenError::Truncated { path });
         }
         segment.note_place();
-        events::opened(&segment);
+        events::opened(&segment.path(), segment.header().total_bytes);
         Ok(segment)
     }
 

@@ -53,10 +53,10 @@ enum Command {
     Sweep(sweep::Options),
     /// The process that is stepped
     #[command(hide = true)]
-    SweepActor(sweep::actor::Options),
+    SweepActor(sweep::perform::Options),
     /// A process that dies before the stepped one starts
     #[command(hide = true)]
-    SweepPeer(sweep::dying::Options),
+    SweepPeer(sweep::peer::Options),
     /// Kill, stop and continue senders and receivers at random, then account for every message
     Torture(torture::Options),
     /// A process that is killed and stopped at random
@@ -76,8 +76,8 @@ fn main() -> ExitCode {
         Command::CapacityMeasure(options) => capacity::measure(&options),
         Command::CapacityHand(task) => capacity::hand::work(&task),
         Command::Sweep(options) => sweep::run(&options),
-        Command::SweepActor(options) => sweep::actor::run(&options),
-        Command::SweepPeer(options) => sweep::dying::run(&options),
+        Command::SweepActor(options) => sweep::perform::run(&options),
+        Command::SweepPeer(options) => sweep::peer::run(&options),
         Command::Torture(options) => torture::run(&options),
         Command::TortureActor(options) => torture::actor::run(&options),
     };

@@ -16,11 +16,14 @@
 //! Otherwise one operation is stepped at a time while no other process is active. The model covers
 //! other interleavings (`ipc-queue/src/shm/model`), the torture other deaths.
 
-pub mod actor;
+mod actor;
 mod cases;
-pub mod dying;
+mod dying;
 mod operation;
+mod operations;
 mod outcome;
+pub mod peer;
+pub mod perform;
 mod report;
 mod run;
 mod scenery;
@@ -40,7 +43,8 @@ use anyhow::Result;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use operation::{OPERATIONS, Operation, State};
+use operation::{Operation, State};
+use operations::OPERATIONS;
 use report::Report;
 use run::{Effort, Sweeper, Tally};
 use xtask::ending::end;
@@ -110,12 +114,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 }
 
 fn choose(options: &Options) -> Result<Vec<Case>> {
-    let operations: Vec<&Operation> = match &options.op {
-        Some(name) => vec![operation::find(name)?],
+    let chosen: Vec<&Operation> = match &options.op {
+        Some(name) => vec![operations::find(name)?],
         None => OPERATIONS.iter().collect(),
     };
     if let Some(state) = &options.state {
-        operation::find_state(operations[0].name, state)?;
+        operations::find_state(chosen[0].name, state)?;
     }
     let wanted = |state: &State| {
         options
@@ -123,7 +127,7 @@ fn choose(options: &Options) -> Result<Vec<Case>> {
             .as_ref()
             .is_none_or(|name| *name == state.name)
     };
-    let cases = operations.into_iter().flat_map(|operation| {
+    let cases = chosen.into_iter().flat_map(|operation| {
         let states = operation.states.iter();
         states.map(move |state| (operation, state))
     });

@@ -104,11 +104,7 @@ fn a_local_queue_is_refused() {
         assert!(ended.out.is_empty() || args[0] == "check", "{ended:?}");
     });
     let place = Place::new("local");
-    place
-        .make("jobs", &QueueOptions::new())
-        .sender()
-        .send(b"one")
-        .unwrap();
+    place.make_with_one("jobs");
     let jobs = place.name("jobs");
     run(&["bridge", &jobs, "local:nowhere", "--create", "--close"]).expect(5);
     assert_eq!(place.look("jobs").unwrap().stats().ready, 1);
@@ -145,11 +141,7 @@ fn source_and_destination_must_differ() {
         cell.expect(run(&args), code, cell.case.before);
     });
     let place = Place::new("same");
-    place
-        .make("jobs", &QueueOptions::new())
-        .sender()
-        .send(b"one")
-        .unwrap();
+    place.make_with_one("jobs");
     let jobs = place.name("jobs");
     let folder = tempfile::tempdir().unwrap();
     let served = format!("unix:{}", folder.path().join("x.sock").display());

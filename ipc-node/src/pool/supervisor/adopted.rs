@@ -39,7 +39,7 @@ impl Adopted {
     pub(super) fn new(shared: &Shared) -> Self {
         let is_first = process::id() == 1;
         if is_first {
-            events::is_pid_1(shared);
+            events::is_pid_1(&shared.config);
         }
         Self {
             is_adopting: is_first || prctl::get_child_subreaper().unwrap_or(false),

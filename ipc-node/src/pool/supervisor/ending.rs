@@ -19,7 +19,7 @@ impl Supervisor {
             return;
         }
         if !is_begun {
-            events::draining(&self.shared);
+            events::draining(&self.shared.config);
             self.drain_by = now.checked_add(self.shared.limits.drain);
         }
         self.not_closed = self.shared.queues.jobs.transport().close().err();

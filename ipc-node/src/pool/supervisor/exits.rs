@@ -61,10 +61,10 @@ impl Supervisor {
         let (pid, ticket) = (worker.pid, worker.running.map(|running| running.ticket));
         drop(state);
         if ended.status.success() && ticket.is_none() {
-            events::worker_ended(&self.shared, pid);
+            events::worker_ended(&self.shared.config, pid);
         } else {
             let signal = ended.status.signal();
-            events::worker_died(&self.shared, pid, signal, ticket, &ended.note);
+            events::worker_died(&self.shared.config, pid, signal, ticket, &ended.note);
         }
     }
 
@@ -111,7 +111,7 @@ impl Supervisor {
         let slot = &mut self.places[ended.slot];
         match self.restarts.died_idle(now) {
             Some(pause) => {
-                events::backing_off(&self.shared, pause);
+                events::backing_off(&self.shared.config, pause);
                 *slot = Slot::Empty(now + pause);
                 None
             }

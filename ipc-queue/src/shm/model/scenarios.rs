@@ -871,7 +871,7 @@ fn a_watcher_stopped_over_a_lease_leaves_the_next_messages_extension() {
 fn a_receiver_stopped_while_it_extends_leaves_the_next_ones_extension() {
     let actors = vec![
         (0, sends(&[1])),
-        (1, vec![Take, Extend(60)]),
+        (1, vec![Take, Extend(70)]),
         (2, vec![Take, Extend(90)]),
         (3, vec![Clock(5), Clock(20)]),
         (4, vec![Clock(40), Clock(60)]),

@@ -546,7 +546,7 @@ fn what_was_to_be_put_off_after_its_lease_comes_at_once() {
         let _ = clock.ring.look_at_clock(at(0), lease);
         // Stopped after it noted that the lease is over.
         let (cell, word) = (clock.ring.cell(0), clock.ring.cell(0).state().load(SeqCst));
-        assert_eq!(clock.ring.time_of(cell, word, at(100), lease), Time::Over);
+        assert_eq!(clock.ring.time_of(cell, word, at(101), lease), Time::Over);
         assert_eq!(receiver.ring.settle_later(&held, at(500)), Settled::Over);
         assert_eq!(receiver.take().unwrap().attempt(), 2);
     });

@@ -17,7 +17,9 @@ use super::{Shared, refuse};
 use crate::error::DrainError;
 use crate::readiness::WakeFd;
 use crate::unix::frame::{self, Carried, Reader, Received};
-use crate::unix::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Patience, Refusal};
+use crate::unix::wire::{
+    Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Patience, Refusal, Side,
+};
 use crate::unix::wire_error::WireError;
 use crate::wait::Wait;
 
@@ -28,6 +30,13 @@ pub(super) struct Connection<'s> {
     pub(super) holder: Holder,
     reader: Reader,
     scratch: Vec<u8>,
+}
+
+/// The use of a connection that has become a handle.
+pub(super) enum Role {
+    Sender,
+    Receiver,
+    Notifier(Side),
 }
 
 /// The event that woke a waiting connection.
@@ -62,11 +71,16 @@ impl<'s> Connection<'s> {
         }
     }
 
-    pub(super) fn run(mut self) {
+    /// Serves the client until it leaves. `handle` serves the connection once it is a handle.
+    pub(super) fn run(
+        mut self,
+        handle: impl FnOnce(&mut Self, Role, u32) -> Result<(), WireError>,
+    ) {
         let Ok(true) = self.shake_hands() else {
             return;
         };
-        match self.serve() {
+        let role = self.serve();
+        match role.and_then(|(role, id)| handle(&mut self, role, id)) {
             Ok(()) | Err(WireError::Ended) => {}
             // The client may still be able to read the reason.
             Err(error) => {
@@ -105,14 +119,16 @@ impl<'s> Connection<'s> {
         Ok(true)
     }
 
-    fn serve(&mut self) -> Result<(), WireError> {
+    /// Serves the connection until it becomes a handle. Returns its role, and the number of the
+    /// request for it.
+    fn serve(&mut self) -> Result<(Role, u32), WireError> {
         loop {
             let request = self.next()?;
             let id = request.id;
             match request.what {
-                Ask::BecomeSender => return super::sending::serve(self, id),
-                Ask::BecomeReceiver => return super::receiving::serve(self, id),
-                Ask::BecomeNotifier(side) => return super::notifying::serve(self, id, side),
+                Ask::BecomeSender => return Ok((Role::Sender, id)),
+                Ask::BecomeReceiver => return Ok((Role::Receiver, id)),
+                Ask::BecomeNotifier(side) => return Ok((Role::Notifier(side), id)),
                 Ask::Leases => self.answer_holdings(id)?,
                 Ask::DeadLetters => self.answer_letters(id)?,
                 Ask::Drain(patience) => self.drain(id, patience)?,

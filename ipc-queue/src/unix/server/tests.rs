@@ -217,8 +217,13 @@ fn garbage_is_refused_without_effect_on_others() {
 fn a_client_of_another_version_learns_the_servers_version() {
     let stage = Stage::plain();
     let greeting = stage.rogue().greet(PROTOCOL + 1).unwrap();
-    let refused = Greeting::Refused(Refusal::Protocol { server: PROTOCOL });
+    let refusal = Refusal::Protocol { server: PROTOCOL };
+    let advice = "use the same version of ipc-queue for both";
+    assert!(refusal.to_string().ends_with(advice), "{refusal}");
+    let refused = Greeting::Refused(refusal);
     assert_eq!(format!("{greeting:?}"), format!("{refused:?}"));
+    let greeting = stage.rogue().greet(PROTOCOL).unwrap();
+    assert!(matches!(greeting, Greeting::Welcome(_)), "{greeting:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::order::{Order, Reply};
-use super::stage::{JOBS, expect, until};
+use super::stage::{JOBS, Stage, expect, until};
 
 /// A process that obeys orders. Killed when dropped.
 pub struct Puppet {
@@ -22,6 +22,27 @@ pub struct Puppet {
     replies: BufReader<ChildStdout>,
     /// Its number in its own PID namespace.
     pub own_pid: u32,
+}
+
+/// The child processes of a scenario.
+impl Stage {
+    /// A child that is attached to the queue.
+    pub fn puppet(&self) -> Result<Puppet> {
+        let mut puppet = self.stranger()?;
+        puppet.attach()?;
+        Ok(puppet)
+    }
+
+    /// A child that is not attached to anything.
+    pub fn stranger(&self) -> Result<Puppet> {
+        Puppet::start(&[])
+    }
+
+    /// A child in the PID namespace that [`isolation`](super::isolation) took, with a `/proc` of
+    /// its own.
+    pub fn inmate(&self) -> Result<Puppet> {
+        Puppet::start(&["--own-proc"])
+    }
 }
 
 impl Puppet {

@@ -1,5 +1,5 @@
-//! The fixture that scenarios share (code: `Stage`): a private folder for queues, child processes,
-//! waiting for conditions, and the check that nothing is left.
+//! The fixture that scenarios share (code: `Stage`): a private folder for queues, waiting for
+//! conditions, and the check that nothing is left.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -14,7 +14,6 @@ use ipc_shm::Namespace;
 use serde_json::{Value, json};
 
 use super::numbered;
-use super::puppeteer::Puppet;
 
 /// The limit for "within milliseconds" even on the slowest machine.
 pub const PROMPT: Duration = Duration::from_secs(5);
@@ -52,24 +51,6 @@ impl Stage {
     pub fn file_of(&self, queue: &str) -> PathBuf {
         let folder = self.ipc_folder().join(NAMESPACE);
         folder.join(format!("{queue}.queue"))
-    }
-
-    /// A child that is attached to the queue.
-    pub fn puppet(&self) -> Result<Puppet> {
-        let mut puppet = self.stranger()?;
-        puppet.attach()?;
-        Ok(puppet)
-    }
-
-    /// A child that is not attached to anything.
-    pub fn stranger(&self) -> Result<Puppet> {
-        Puppet::start(&[])
-    }
-
-    /// A child in the PID namespace that [`isolation`](super::isolation) took, with a `/proc` of
-    /// its own.
-    pub fn inmate(&self) -> Result<Puppet> {
-        Puppet::start(&["--own-proc"])
     }
 
     /// Checks that every queue is empty and has room for everything, and removes it. Then no file

@@ -8,38 +8,21 @@
 use std::fs;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 use ipc_proto::{MessageId, Name, QueueSettings};
 use ipc_queue::shm::Inspector;
 use ipc_queue::snapshot::{Place, save_from};
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport, Wait};
 use ipc_queue::{ByteQueue, QueueError, ShmQueue};
 use ipc_shm::{Namespace, watch};
-use nix::sys::prctl;
-use nix::sys::ptrace;
 use nix::sys::signal::{Signal, raise};
-use nix::unistd::{alarm, pause};
 
 use super::dying::{self, Dying};
-use super::operation;
 use super::outcome::{Expectation, Outcome, Stepped};
-
-/// The arguments of an actor.
-#[derive(Debug, Args)]
-pub struct Options {
-    operation: String,
-    state: String,
-    #[arg(long)]
-    folder: PathBuf,
-    /// Length of leases in milliseconds; by default so long that none ends by itself
-    #[arg(long)]
-    lease_ms: Option<u64>,
-}
 
 /// The operation begins; `expectation.json` says which thread is stepped.
 pub const BEGIN: Signal = Signal::SIGUSR1;
@@ -57,8 +40,6 @@ pub const CHUNKS: usize = 2;
 pub const PARTICIPANTS: u16 = 4;
 /// The number of deliveries before a message is a dead letter.
 pub const ATTEMPT_LIMIT: u8 = 3;
-/// After this time a signal ends any wait of the operation. Stepping takes a second or two.
-const PATIENCE_SECONDS: u32 = 300;
 const EXPECTATION: &str = "expectation.json";
 pub const SAVED_COPY: &str = "saved-copy";
 const NAMESPACE: &str = "sweep";
@@ -69,22 +50,6 @@ pub struct Play {
     folder: PathBuf,
     namespace: Namespace,
     settings: QueueSettings,
-}
-
-/// Runs the operation that the command line names.
-pub fn run(options: &Options) -> Result<ExitCode> {
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
-    ptrace::traceme().context("asking to be traced")?;
-    raise(Signal::SIGSTOP)?;
-    alarm::set(PATIENCE_SECONDS);
-    let mut play = Play::new(&options.folder)?;
-    if let Some(millis) = options.lease_ms {
-        play.settings.lease = Some(Duration::from_millis(millis));
-    }
-    // The watcher starts, finds nothing to watch, and sleeps.
-    play.look()?;
-    operation::find_state(&options.operation, &options.state)?.perform(&play)?;
-    bail!("{} {} has no end", options.operation, options.state)
 }
 
 /// The expectation of the actor in this folder.
@@ -162,6 +127,11 @@ impl Play {
             namespace: namespace_in(&folder.join(SEGMENTS))?,
             settings: settings(),
         })
+    }
+
+    /// Changes the length of leases.
+    pub fn set_lease(&mut self, lease: Duration) {
+        self.settings.lease = Some(lease);
     }
 
     /// Attaches once more.
@@ -302,12 +272,5 @@ impl Play {
         };
         let told = serde_json::to_vec(&expectation)?;
         fs::write(self.folder.join(EXPECTATION), told).context("saying what to expect")
-    }
-}
-
-/// Waits to be killed.
-pub fn wait_for_the_end() -> ! {
-    loop {
-        pause();
     }
 }

@@ -1,28 +1,11 @@
-//! Processes that take something from the queue and are killed while they hold it.
+//! The ways in which a peer dies: the actions before its death, and what is left after it.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::io::{BufRead, BufReader, Read};
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
-use ipc_proto::Priority;
-use ipc_queue::{ByteQueue, SendOptions};
-use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use clap::ValueEnum;
 
-use super::actor::{Play, wait_for_the_end};
-use super::cases::priorities::send_one_of_each;
-use super::outcome::{FIRST_CHUNKED, KEYED_INLINE, Message, keyed};
-use super::scenery::{expire_unwatched, kept, loan, loan_with, receive, send};
-
-/// The arguments of a peer.
-#[derive(Debug, Args)]
-pub struct Options {
-    dying: Dying,
-    #[arg(long)]
-    folder: PathBuf,
-}
+use super::outcome::{FIRST_CHUNKED, Message};
 
 /// The actions of a peer before it is killed. It finds the queue empty, or creates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -77,59 +60,6 @@ impl Dying {
             Self::EachLevel => (1..=4).map(|number| Message::comes(number, 2)).collect(),
         }
     }
-
-    fn act(self, queue: &ByteQueue) -> Result<()> {
-        match self {
-            Self::Idle => Ok(()),
-            Self::Receiver => hold(queue, 1),
-            Self::ChunkReceiver => hold(queue, FIRST_CHUNKED),
-            Self::NextReceiver => receive(queue).map(kept),
-            Self::NackedReceiver => {
-                send(queue, [1])?;
-                receive(queue)?.nack()?;
-                receive(queue).map(kept)
-            }
-            Self::LastReceiver => hold_for_the_last_time(queue),
-            Self::Sender => loan(queue, 1).map(kept),
-            Self::ChunkSender => loan(queue, FIRST_CHUNKED).map(kept),
-            Self::Zombie => become_zombie(queue),
-            Self::Quarantine => {
-                become_zombie(queue)?;
-                receive(queue)?.ack()?;
-                let quarantined = queue.transport().stats()?.quarantined;
-                ensure!(quarantined == 1, "the cell is not quarantined");
-                Ok(())
-            }
-            Self::Everything => {
-                hold(queue, 1)?;
-                send(queue, [2])?;
-                loan(queue, 3).map(kept)
-            }
-            Self::AllReceived => (1..=3).try_for_each(|number| hold(queue, number)),
-            Self::EachLevel => {
-                send_one_of_each(queue)?;
-                for priority in Priority::ALL {
-                    receive(queue).map(kept)?;
-                    let options = match priority {
-                        Priority::Urgent => keyed(KEYED_INLINE),
-                        _ => SendOptions::new(),
-                    };
-                    loan_with(queue, KEYED_INLINE, &options.priority(priority)).map(kept)?;
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Performs its actions, reports that, and waits to be killed.
-pub fn run(options: &Options) -> Result<ExitCode> {
-    prctl::set_pdeathsig(Signal::SIGKILL)?;
-    let queue = Play::new(&options.folder)?.attach()?;
-    options.dying.act(&queue)?;
-    println!();
-    std::io::stdout().flush()?;
-    wait_for_the_end()
 }
 
 /// Waits until the peer with this output has performed its actions.
@@ -139,21 +69,4 @@ pub fn await_ready(output: Option<&mut impl Read>) -> Result<()> {
     BufReader::new(output).read_line(&mut line)?;
     ensure!(line == "\n", "the peer failed");
     Ok(())
-}
-
-fn hold(queue: &ByteQueue, number: u64) -> Result<()> {
-    send(queue, [number])?;
-    receive(queue).map(kept)
-}
-
-fn hold_for_the_last_time(queue: &ByteQueue) -> Result<()> {
-    send(queue, [1])?;
-    receive(queue)?.nack()?;
-    receive(queue)?.nack()?;
-    receive(queue).map(kept)
-}
-
-fn become_zombie(queue: &ByteQueue) -> Result<()> {
-    send(queue, [1])?;
-    expire_unwatched(queue)
 }

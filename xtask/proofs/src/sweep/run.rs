@@ -13,7 +13,8 @@ use ipc_queue::transport::OpenMode;
 use serde::Serialize;
 
 use super::actor::{self, SEGMENTS};
-use super::operation::{Operation, RECOVERY, State};
+use super::operation::{Operation, State};
+use super::operations::RECOVERY;
 use super::outcome::{Expectation, Outcome};
 use super::snapshot::{Observer, Snapshot};
 use super::stopping::{self, Survivor};
