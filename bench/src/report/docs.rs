@@ -315,6 +315,19 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_have_all_marks() {
+        let mut text = include_str!("../../../docs/performance.md").to_owned();
+        let others = ["machine", "targets", "notes"];
+        for name in BLOCKS.iter().map(|block| block.name).chain(others) {
+            fill(&mut text, name, "").unwrap();
+        }
+        let mut text = include_str!("../../../README.md").to_owned();
+        for (name, _, _) in RATES {
+            fill_within(&mut text, name, "").unwrap();
+        }
+    }
+
+    #[test]
     fn a_works_plot_has_a_name_of_its_own() {
         assert_eq!(slug("1→1 64 KiB"), "1-to-1-64-kib");
     }

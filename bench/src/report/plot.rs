@@ -101,7 +101,9 @@ fn lines(
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .label_style(("sans-serif", 15))
-        .x_desc(format!("{number}, logarithmic"))
+        .x_desc(format!(
+            "{number}, logarithmic (point: median, line: least to most)"
+        ))
         .x_label_formatter(&label)
         .y_label_formatter(&|value| figure(*value, unit))
         .draw()?;
