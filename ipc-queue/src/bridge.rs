@@ -14,6 +14,8 @@
 //! queue. A kill costs each message in hand an attempt, like the death of any receiver. Past the
 //! limit, the message is a dead letter of the first queue.
 
+mod settling;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -22,12 +24,12 @@ use std::time::{Duration, Instant};
 use ipc_proto::MessageId;
 use thiserror::Error;
 
-use crate::bytes::{ByteQueue, ByteSender};
+use crate::bytes::{ByteQueue, ByteReceiver, ByteSender};
 use crate::capability::Feature;
-use crate::delivery::{ByteDelivery, ack_each};
+use crate::delivery::ByteDelivery;
 use crate::error::{
     RecvError, RecvFailure, RecvPortError, SendError, SendFailure, SendPortError, SettleError,
-    SettleFailure, Unavailable,
+    Unavailable,
 };
 use crate::send_options::SendOptions;
 use crate::wait::Wait;
@@ -181,6 +183,7 @@ impl Bridge {
         let receiver = self.from.receiver();
         let mut trip = Trip {
             bridge: self,
+            receiver: &receiver,
             sender: self.to.sender(),
             stop,
             note,
@@ -202,13 +205,19 @@ impl Bridge {
                 Err(RecvPortError::TimedOut { .. } | RecvPortError::Empty) => continue,
             };
             match failure {
-                RecvFailure::Closed if until == Until::Drained => break,
+                // A message whose ack failed may come again.
+                RecvFailure::Closed if until == Until::Drained => {
+                    if trip.confirm_acks()? {
+                        break;
+                    }
+                }
                 RecvFailure::Closed => thread::sleep(PAUSE),
                 RecvFailure::Unavailable(Unavailable::Transport { .. })
                 | RecvFailure::Damaged { .. } => trip.wait_because(&failure.to_string()),
                 over => return Err(over.of(receiver.queue()).into()),
             }
         }
+        trip.confirm_acks()?;
         Ok(trip.carried)
     }
 
@@ -223,6 +232,7 @@ impl Bridge {
 /// One run of a bridge.
 struct Trip<'b, N> {
     bridge: &'b Bridge,
+    receiver: &'b ByteReceiver,
     sender: ByteSender,
     stop: &'b AtomicBool,
     note: N,
@@ -260,13 +270,9 @@ impl<N: FnMut(Note)> Trip<'_, N> {
                 && is_this_ones(why)
             {
                 let why = why.clone();
-                let id = first.id();
-                let first = held.pop_front();
-                // With the reason, so that the list of dead letters shows it.
-                let buried = first.map(|first| first.bury_with(&why.to_string()));
-                self.end(buried.unwrap_or(Ok(())))?;
-                self.carried.buried += 1;
-                (self.note)(Note::Buried { id, why });
+                if let Some(first) = held.pop_front() {
+                    self.bury(first, why)?;
+                }
                 continue;
             }
             self.ack_all(&mut published)?;
@@ -292,27 +298,6 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         self.ack_all(&mut published)?;
         (self.note)(Note::Progress(self.carried));
         Ok(())
-    }
-
-    fn ack_all(&mut self, published: &mut Vec<ByteDelivery<'_>>) -> Result<(), SettleError> {
-        let (_, failures) = ack_each(published.drain(..));
-        for (_, failure) in failures {
-            self.end(Err(failure))?;
-        }
-        Ok(())
-    }
-
-    /// Returns unsent messages to the first queue, for other receivers at once. Counts no attempt
-    /// if the transport can snooze.
-    fn give_back(&self, held: VecDeque<ByteDelivery<'_>>) {
-        let capabilities = self.bridge.from.transport().capabilities();
-        for delivery in held {
-            // A message whose lease is lost is delivered again anyway.
-            let _ = match capabilities.has(Feature::Snooze) {
-                true => delivery.snooze(Duration::ZERO),
-                false => delivery.nack_after(Duration::ZERO),
-            };
-        }
     }
 
     /// Publishes one message, or finds that it was published before.
@@ -365,27 +350,6 @@ impl<N: FnMut(Note)> Trip<'_, N> {
             bytes.copy_from_slice(&part.to_le_bytes());
         }
         key
-    }
-
-    /// Errors are ignored: settling reports a lost lease.
-    fn extend(&self, held: &VecDeque<ByteDelivery<'_>>) {
-        let lease = self.bridge.from.transport().settings().lease;
-        for delivery in held {
-            let _ = delivery.extend(lease.unwrap_or(LEASE));
-        }
-    }
-
-    fn end(&mut self, settled: Result<(), SettleError>) -> Result<(), SettleError> {
-        use SettleFailure::{LeaseLost, Unavailable as Lost};
-        let Err(error) = settled else { return Ok(()) };
-        match error.failure {
-            // The message is delivered again, and is then recognized by its key.
-            LeaseLost | Lost(Unavailable::Transport { .. }) => {
-                self.carried.lost += 1;
-                Ok(())
-            }
-            _ => Err(error),
-        }
     }
 
     fn wait_because(&mut self, why: &str) {
@@ -511,14 +475,15 @@ mod tests {
         assert!(bridge.is_exactly_once());
         from.sender().send(b"once").unwrap();
         // The state after a kill between publishing and acking.
+        let receiver = from.receiver();
         let mut trip = Trip {
             bridge: &bridge,
+            receiver: &receiver,
             sender: to.sender(),
             stop: &AtomicBool::new(false),
             note: |_| {},
             carried: Carried::default(),
         };
-        let receiver = from.receiver();
         let held = receiver.recv().unwrap();
         trip.publish(&held, SLICE).unwrap();
         drop(held);

@@ -48,7 +48,7 @@ enum Form {
 const DOCUMENT: &str = "performance.md";
 const FOLDER: &str = "performance";
 const END: &str = "<!-- end -->";
-const BLOCKS: [Block; 12] = [
+const BLOCKS: [Block; 13] = [
     Block::freely("defaults", &["1→", "round trip"], Form::Plots),
     Block::of("placement", &[PLACED], Form::Columns),
     Block::of("one-way", &["1→", "2→", "4→"], Form::Plots),
@@ -56,6 +56,7 @@ const BLOCKS: [Block; 12] = [
     Block::of("round-trips", &["round trip"], Form::Plots),
     Block::of("opening", &["open ", "create "], Form::Plots),
     Block::of("alone", &["alone"], Form::Plots),
+    Block::of("sockets", &["socket: "], Form::Tables),
     Block::of("scale", &[SCALE], Form::Plots),
     Block::of("idle", &["idle"], Form::Tables),
     Block::of("memory", &["peak memory"], Form::Tables),

@@ -1,5 +1,6 @@
 //! The project's targets, as ratios to references that were measured at the same distance.
 
+use crate::own::sockets;
 use crate::probe::Distance;
 use crate::schedule::Summary;
 use crate::work::Unit;
@@ -87,7 +88,7 @@ const BATCHES: &str = "shm batches of 32";
 /// In place of references: the figure itself is a ratio, and the worst repetition counts.
 const FAIR: &[&str] = &[];
 
-const TARGETS: [Target; 45] = [
+const TARGETS: [Target; 47] = [
     // What a user gets first.
     at_least(0.5, (UNPINNED, "shm as opened"), SINGLE),
     at_least(0.3, (UNPINNED, "shm MessagePack"), SINGLE),
@@ -148,6 +149,16 @@ const TARGETS: [Target; 45] = [
     at_most(0.9, (BLOCKING, "shm"), &["shaq mpmc"]),
     at_most(1.15, (ASLEEP, "shm"), &["futex"]),
     than_at(at_most(0.05, (VISIT, "shm"), &["iceoryx2"]), OPEN),
+    at_most(
+        1.25,
+        (sockets::REQUEST, sockets::OWN_REQUEST),
+        &[sockets::BARE],
+    ),
+    at_least(
+        0.4,
+        (sockets::MESSAGES, sockets::OWN_BATCHES),
+        &[sockets::FRAMED],
+    ),
 ];
 
 /// Compares the rows with the targets. Targets whose subject was not measured are left out.
