@@ -232,15 +232,6 @@ fn documented() -> View {
         blocked_senders: Some(0),
         blocked_receivers: Some(0),
     };
-    let quiet = Line {
-        held: 0,
-        dead: 0,
-        sent_per_second: 0.0,
-        acked_per_second: 0.0,
-        deaths: 0,
-        empty_in_seconds: None,
-        ..line.clone()
-    };
     let held = |message: &str, pid, health, seconds| Held {
         queue: "media/resize".into(),
         message: format!("11592694c1e14264-{message}"),
@@ -253,37 +244,7 @@ fn documented() -> View {
         held_at_most_seconds: Some(seconds),
     };
     View {
-        queues: vec![
-            Line {
-                queue: "media/mail".into(),
-                ready: 0,
-                in_use: 0,
-                oldest_seconds: None,
-                sent_per_second: 2.0,
-                acked_per_second: 2.0,
-                ..quiet.clone()
-            },
-            line,
-            Line {
-                queue: "media/thumbnails-for-the-archive".into(),
-                ready: 256,
-                in_use: 256,
-                capacity: 256,
-                oldest_seconds: Some(754.0),
-                state: "paused",
-                ..quiet.clone()
-            },
-            Line {
-                queue: "media/transcode".into(),
-                ready: 512,
-                in_use: 530,
-                delayed: 18,
-                sent_per_second: 1480.0,
-                acked_per_second: 1390.0,
-                oldest_seconds: Some(0.4),
-                ..quiet
-            },
-        ],
+        queues: documented_queues(line),
         held: vec![
             held("0", 21333, "stopped", 18.2),
             held("73", 21332, "alive", 0.1),
@@ -296,6 +257,50 @@ fn documented() -> View {
             last_beat_ago_seconds: 0.3,
         }],
     }
+}
+
+/// A queue with a stopped holder, which is given, and three others.
+fn documented_queues(line: Line) -> Vec<Line> {
+    let quiet = Line {
+        held: 0,
+        dead: 0,
+        sent_per_second: 0.0,
+        acked_per_second: 0.0,
+        deaths: 0,
+        empty_in_seconds: None,
+        ..line.clone()
+    };
+    vec![
+        Line {
+            queue: "media/mail".into(),
+            ready: 0,
+            in_use: 0,
+            oldest_seconds: None,
+            sent_per_second: 2.0,
+            acked_per_second: 2.0,
+            ..quiet.clone()
+        },
+        line,
+        Line {
+            queue: "media/thumbnails-for-the-archive".into(),
+            ready: 256,
+            in_use: 256,
+            capacity: 256,
+            oldest_seconds: Some(754.0),
+            state: "paused",
+            ..quiet.clone()
+        },
+        Line {
+            queue: "media/transcode".into(),
+            ready: 512,
+            in_use: 530,
+            delayed: 18,
+            sent_per_second: 1480.0,
+            acked_per_second: 1390.0,
+            oldest_seconds: Some(0.4),
+            ..quiet
+        },
+    ]
 }
 
 /// If this variable is set, the picture is written instead of compared.
