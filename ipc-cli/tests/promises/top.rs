@@ -253,7 +253,11 @@ fn queues_that_cannot_be_read_are_counted_and_doctor_names_them() {
         "{shown}"
     );
     let doctor = folder.run(&["doctor"]);
-    assert!(doctor.out.contains("bad"), "{doctor:?}");
+    let told = "ipc rm --force bad";
+    assert!(doctor.out.contains(told), "{doctor:?}");
+    folder.run(&["rm", "--force", "bad"]).expect(0);
+    let shown = folder.run(&["top", "--once", "--every", "1ms"]).expect(0);
+    assert!(!shown.out.contains("can't be read"), "{shown:?}");
 }
 
 #[test]

@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn every_advice_of_the_product_is_followed_by_a_test() {
-        check().unwrap_or_else(|error| panic!("{error}"));
+        check().unwrap_or_else(|error| panic!("{error:#}"));
     }
 
     const CODE: &str = r#"
