@@ -27,81 +27,86 @@ fn advises(error: impl Display, advice: &str) {
 
 // --- Addresses ---
 
+const FORM: &str =
+    "write nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]]/QUEUE[?replicas=3&storage";
+const LOGIN: &str = "a login is USER:PASSWORD@ or TOKEN@; write %2F for a slash in it, %2C for a \
+             comma, %3F for a question mark, %40 for an @ and %25 for a percent sign";
+
+/// Refused addresses, parts of the errors, and addresses that follow the advice.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "jobs",
+        FORM,
+        "//ann:x@one:1,two:2/jobs?replicas=3&storage=memory",
+    ),
+    ("//host", FORM, "//host/jobs"),
+    ("//ann:a?b@host/jobs", LOGIN, "//ann:a%3Fb@host/jobs"),
+    ("//a,b@host/jobs", LOGIN, "//a%2Cb@host/jobs"),
+    (
+        "//host/jobs?replicas=9",
+        "replicas must be 1 to 5",
+        "//host/jobs?replicas=5",
+    ),
+    (
+        "//host/jobs?replicas=0",
+        "replicas must be 1 to 5",
+        "//host/jobs?replicas=1",
+    ),
+    (
+        "//host/jobs?storage=tape",
+        "must be file or memory",
+        "//host/jobs?storage=file",
+    ),
+    (
+        "//host/jobs?storage=",
+        "must be file or memory",
+        "//host/jobs?storage=memory",
+    ),
+    (
+        "//ann:x@host/jobs?creds=a",
+        "two logins: give one",
+        "//host/jobs?creds=a",
+    ),
+    (
+        "//host/jobs?creds=a&nkey=b",
+        "two logins: give one",
+        "//host/jobs?nkey=b",
+    ),
+    (
+        "//host/jobs?tls=yes",
+        "tls must be required or first",
+        "//host/jobs?tls=required",
+    ),
+    (
+        "//host/jobs?tls=",
+        "tls must be required or first",
+        "//host/jobs?tls=first",
+    ),
+    (
+        "//host/jobs?timeout=5",
+        "a time such as 2s or 500ms",
+        "//host/jobs?timeout=2s",
+    ),
+    (
+        "//host/jobs?timeout=0s",
+        "a time such as 2s or 500ms",
+        "//host/jobs?timeout=500ms",
+    ),
+    (
+        "//host/jobs?cert=a",
+        "belong together: give both",
+        "//host/jobs?cert=a&key=b",
+    ),
+    (
+        "//host/jobs?key=b",
+        "belong together: give both",
+        "//host/jobs?cert=a&key=b",
+    ),
+];
+
 #[test]
 fn a_refused_address_is_accepted_once_it_is_written_as_the_error_says() {
-    let form = "write nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]]/QUEUE[?replicas=3&storage";
-    let login = "a login is USER:PASSWORD@ or TOKEN@; write %2F for a slash in it, %2C for a \
-                 comma, %3F for a question mark, %40 for an @ and %25 for a percent sign";
-    for (refused, advice, mended) in [
-        (
-            "jobs",
-            form,
-            "//ann:x@one:1,two:2/jobs?replicas=3&storage=memory",
-        ),
-        ("//host", form, "//host/jobs"),
-        ("//ann:a?b@host/jobs", login, "//ann:a%3Fb@host/jobs"),
-        ("//a,b@host/jobs", login, "//a%2Cb@host/jobs"),
-        (
-            "//host/jobs?replicas=9",
-            "replicas must be 1 to 5",
-            "//host/jobs?replicas=5",
-        ),
-        (
-            "//host/jobs?replicas=0",
-            "replicas must be 1 to 5",
-            "//host/jobs?replicas=1",
-        ),
-        (
-            "//host/jobs?storage=tape",
-            "must be file or memory",
-            "//host/jobs?storage=file",
-        ),
-        (
-            "//host/jobs?storage=",
-            "must be file or memory",
-            "//host/jobs?storage=memory",
-        ),
-        (
-            "//ann:x@host/jobs?creds=a",
-            "two logins: give one",
-            "//host/jobs?creds=a",
-        ),
-        (
-            "//host/jobs?creds=a&nkey=b",
-            "two logins: give one",
-            "//host/jobs?nkey=b",
-        ),
-        (
-            "//host/jobs?tls=yes",
-            "tls must be required or first",
-            "//host/jobs?tls=required",
-        ),
-        (
-            "//host/jobs?tls=",
-            "tls must be required or first",
-            "//host/jobs?tls=first",
-        ),
-        (
-            "//host/jobs?timeout=5",
-            "a time such as 2s or 500ms",
-            "//host/jobs?timeout=2s",
-        ),
-        (
-            "//host/jobs?timeout=0s",
-            "a time such as 2s or 500ms",
-            "//host/jobs?timeout=500ms",
-        ),
-        (
-            "//host/jobs?cert=a",
-            "belong together: give both",
-            "//host/jobs?cert=a&key=b",
-        ),
-        (
-            "//host/jobs?key=b",
-            "belong together: give both",
-            "//host/jobs?cert=a&key=b",
-        ),
-    ] {
+    for &(refused, advice, mended) in REFUSED {
         let error = NatsAddress::parse(refused).expect_err(refused);
         advises(error, advice);
         let accepted = NatsAddress::parse(mended);
