@@ -91,6 +91,12 @@ enum Command {
     /// A helper process for these measurements
     #[command(hide = true)]
     OwnHelper { helper: own::Helper },
+    /// A server at a socket, for the measurements of served queues
+    #[command(hide = true)]
+    SocketHelper {
+        served: own::sockets::Served,
+        path: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -100,6 +106,7 @@ fn main() -> ExitCode {
         Some(Command::StormPart { orders }) => storm::run(orders),
         Some(Command::OwnPart) => own::run(),
         Some(Command::OwnHelper { helper }) => own::help(*helper),
+        Some(Command::SocketHelper { served, path }) => own::sockets::serve(*served, path),
         None => run(&cli),
     };
     match outcome {
@@ -119,9 +126,13 @@ fn run(cli: &Cli) -> Result<()> {
     let mut others = schedule::run(&mut rows, &plan);
     let (storms, mut failures) = storms(cli, &players);
     others.extend(storms);
-    let alone: [(&str, Measure); 2] = [(OWN, own::measure), (WEIGHT, weight::measure)];
-    for (name, measure) in alone {
-        if cli.quick || !cli.wants(name, "shm") {
+    let alone: [(&str, &str, Measure); 3] = [
+        (OWN, "shm", own::measure),
+        (SOCKETS, "unix", own::sockets::measure),
+        (WEIGHT, "shm", weight::measure),
+    ];
+    for (name, subject, measure) in alone {
+        if cli.quick || !cli.wants(name, subject) {
             continue;
         }
         match measure() {
@@ -165,6 +176,8 @@ fn storms(cli: &Cli, players: &[Box<dyn Player>]) -> (Vec<Summary>, Vec<(String,
 
 /// The name for `--only` of the measurements of this project's queue alone.
 const OWN: &str = "scale idle recovery";
+/// The name for `--only` of the measurements of served queues.
+const SOCKETS: &str = "socket: ";
 /// The name for `--only` of the cost of depending on it.
 const WEIGHT: &str = "weight";
 type Measure = fn() -> Result<Vec<Summary>>;

@@ -5,7 +5,9 @@
 //! processes.
 
 mod scale;
+pub mod sockets;
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -71,7 +73,10 @@ pub fn measure() -> Result<Vec<Summary>> {
         .output()?;
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{complaint}");
-    let samples: Vec<Sample> = serde_json::from_slice(&output.stdout)?;
+    Ok(summaries(serde_json::from_slice(&output.stdout)?))
+}
+
+fn summaries(samples: Vec<Sample>) -> Vec<Summary> {
     let summary = |sample: Sample| {
         let row = (
             sample.work,
@@ -81,7 +86,7 @@ pub fn measure() -> Result<Vec<Summary>> {
         );
         summarise(row, Distance::None, &sample.values)
     };
-    Ok(samples.into_iter().map(summary).collect())
+    samples.into_iter().map(summary).collect()
 }
 
 /// Runs in the other process.
@@ -210,17 +215,28 @@ struct Company(Child);
 impl Company {
     /// Starts a helper, and returns when it is ready.
     fn start(helper: Helper) -> Result<Self> {
-        let mut child = Command::new("/proc/self/exe")
-            .args(["own-helper", helper.name()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut said = String::new();
-        let stdout = child.stdout.take().context("piped")?;
-        BufReader::new(stdout).read_line(&mut said)?;
-        ensure!(said == "ready\n", "unexpected output of a helper: {said:?}");
-        Ok(Self(child))
+        company(&mut program(&["own-helper", helper.name()]))
     }
+}
+
+/// This program, with these arguments.
+fn program(args: &[impl AsRef<OsStr>]) -> Command {
+    let mut program = Command::new("/proc/self/exe");
+    program.args(args);
+    program
+}
+
+/// Starts a helper, and returns when it is ready.
+fn company(program: &mut Command) -> Result<Company> {
+    let mut child = program
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut said = String::new();
+    let stdout = child.stdout.take().context("piped")?;
+    BufReader::new(stdout).read_line(&mut said)?;
+    ensure!(said == "ready\n", "unexpected output of a helper: {said:?}");
+    Ok(Company(child))
 }
 
 fn start_all(helper: Helper, count: usize) -> Result<Vec<Company>> {

@@ -123,7 +123,7 @@ pub enum Command {
     ///
     /// Programs can read the figures too: /api/queues is like `top --json`, /api/queues/NAME like
     /// `stat --json`, /api/dead/NAME like `dlq ls --json` with excerpts of the payloads;
-    /// /api/history/NAME has the last hour.
+    /// /api/history/NAME has the last hour. All of it follows the schema docs/ipc.schema.json.
     #[command(after_help = json::OBJECT)]
     Web(Web),
     /// Create a queue with the given settings

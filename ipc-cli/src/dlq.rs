@@ -1,7 +1,7 @@
 //! `dlq`: messages that are no longer delivered.
 
 use anyhow::{Context, Result};
-use ipc_queue::{DeadLetter, DeadLetterId, DeadReason};
+use ipc_queue::{DeadLetter, DeadLetterId, DeadReason, Timestamp};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -25,8 +25,24 @@ const COLUMNS: [Column; 7] = [
     ("error", 3),
 ];
 
+/// A dead letter in a table.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The text that names it on the command line.
+    pub letter: String,
+    pub sent_at: Timestamp,
+    /// The end of its last delivery, as `dlq ls --json` names it.
+    pub reason: String,
+    pub attempts: u8,
+    pub last_worker: Option<u32>,
+    /// The beginning of its payload.
+    pub payload: String,
+    /// What its last receiver said, or the signal that ended that receiver.
+    pub error: String,
+}
+
 pub fn ls(queue: &str, show: &Show) -> Result<()> {
-    let (letters, payloads) = letters(queue)?;
+    let (letters, payloads) = letters(&Subject::open(queue)?)?;
     let rows: Vec<_> = letters.iter().map(|one| value(one, &payloads)).collect();
     show.rows(&rows, || {
         let mut table = Table::new(&COLUMNS);
@@ -47,9 +63,30 @@ pub fn ls(queue: &str, show: &Show) -> Result<()> {
     Ok(())
 }
 
+/// Returns the youngest letters, at most this many, the youngest first.
+pub fn youngest(subject: &Subject, at_most: usize) -> Result<Vec<Row>> {
+    let (mut letters, payloads) = letters(subject)?;
+    keep_youngest(&mut letters, at_most);
+    let rows = letters.iter().map(|letter| Row {
+        letter: name(letter.id),
+        sent_at: letter.sent_at,
+        reason: reason(letter),
+        attempts: letter.attempts,
+        last_worker: letter.last_worker,
+        payload: payloads.excerpt(&letter.payload),
+        error: error(letter),
+    });
+    Ok(rows.collect())
+}
+
+fn keep_youngest(letters: &mut Vec<DeadLetter>, at_most: usize) {
+    letters.sort_by_key(|letter| std::cmp::Reverse(letter.sent_at));
+    letters.truncate(at_most);
+}
+
 pub fn show(queue: &str, letter: &str, show: &Show) -> Result<()> {
     let id = id(letter)?;
-    let (letters, payloads) = letters(queue)?;
+    let (letters, payloads) = letters(&Subject::open(queue)?)?;
     let letter = letters.into_iter().find(|found| found.id == id);
     let letter = letter.ok_or_else(|| gone(queue, id))?;
     show.say(&value(&letter, &payloads), || in_words(&letter, &payloads));
@@ -82,9 +119,8 @@ fn in_words(letter: &DeadLetter, payloads: &Payloads) -> String {
 /// The youngest letters for a page, at most this many: as `dlq ls --json` prints them, but with the
 /// beginning of the payload as text.
 pub fn excerpts(queue: &str, at_most: usize) -> Result<Vec<Value>> {
-    let (mut letters, payloads) = letters(queue)?;
-    letters.sort_by_key(|letter| std::cmp::Reverse(letter.sent_at));
-    letters.truncate(at_most);
+    let (mut letters, payloads) = letters(&Subject::open(queue)?)?;
+    keep_youngest(&mut letters, at_most);
     let excerpt = |letter: &DeadLetter| {
         let (excerpt, bytes) = (payloads.excerpt(&letter.payload), letter.payload.len());
         with_payload(letter, json!({ "excerpt": excerpt, "bytes": bytes }))
@@ -92,8 +128,7 @@ pub fn excerpts(queue: &str, at_most: usize) -> Result<Vec<Value>> {
     Ok(letters.iter().map(excerpt).collect())
 }
 
-fn letters(queue: &str) -> Result<(Vec<DeadLetter>, Payloads)> {
-    let subject = Subject::open(queue)?;
+fn letters(subject: &Subject) -> Result<(Vec<DeadLetter>, Payloads)> {
     let payloads = Payloads::of(subject.payload());
     let letters = match subject {
         Subject::Mapped(inspector) => inspector.dead_letters(),
@@ -180,7 +215,7 @@ fn with_payload(letter: &DeadLetter, payload: Value) -> Value {
         "letter": name(letter.id),
         "message": letter.message.to_string(),
         "age_seconds": format::age(letter.sent_at).as_secs_f64(),
-        "reason": format!("{:?}", letter.reason).to_lowercase(),
+        "reason": reason(letter),
         "attempts": letter.attempts,
         "nacks": letter.nacks,
         "expiries": letter.expiries,
@@ -210,6 +245,11 @@ fn error(letter: &DeadLetter) -> String {
         ("", Some(Ok(signal))) => signal.to_string(),
         (error, _) => error.to_owned(),
     }
+}
+
+/// For programs, and where there is little room.
+fn reason(letter: &DeadLetter) -> String {
+    format!("{:?}", letter.reason).to_lowercase()
 }
 
 fn why(reason: DeadReason) -> &'static str {

@@ -30,6 +30,9 @@ pub struct SeenInMemory {
     /// Time since the lease began or was extended, assuming that it was extended by its full
     /// length.
     pub renewed_ago: Option<Duration>,
+    /// The least time for which it has been held: since its holder took a message for the last
+    /// time, or since its lease began or was extended.
+    pub at_least: Duration,
     /// The longest time for which it can have been held: since it was sent, and since its holder
     /// attached.
     pub at_most: Duration,
@@ -114,13 +117,18 @@ fn in_memory(inspector: &Inspector) -> Vec<Held> {
 
 fn seen(one: &LeaseView, lease: Option<Duration>) -> SeenInMemory {
     let attached = clock::monotonic().saturating_sub(one.holder.joined_at);
+    let renewed_ago = lease
+        .zip(one.ends_in)
+        .and_then(|(lease, left)| lease.checked_sub(left));
+    let at_most = format::age(one.sent_at).min(attached);
+    let at_least = one.held_at_least.max(renewed_ago.unwrap_or_default());
     SeenInMemory {
         health: Health::of(&one.holder.process, one.is_gone),
         ends_in: one.ends_in,
-        renewed_ago: lease
-            .zip(one.ends_in)
-            .and_then(|(lease, left)| lease.checked_sub(left)),
-        at_most: format::age(one.sent_at).min(attached),
+        renewed_ago,
+        // The clocks differ, and so may their roundings.
+        at_least: at_least.min(at_most),
+        at_most,
     }
 }
 
@@ -137,6 +145,7 @@ impl Held {
             "health": seen.map(|seen| seen.health.name()),
             "lease_left_seconds": seconds(seen.and_then(|seen| seen.ends_in)),
             "renewed_ago_seconds": seconds(seen.and_then(|seen| seen.renewed_ago)),
+            "held_at_least_seconds": seconds(seen.map(|seen| seen.at_least)),
             "held_at_most_seconds": seconds(seen.map(|seen| seen.at_most)),
         })
     }

@@ -192,12 +192,14 @@ impl Families {
         let oldest = subject
             .oldest()
             .map_or(0.0, |at| format::age(at).as_secs_f64());
-        let (pool, (senders, receivers)) = (inspector.pool(), inspector.has_waiters());
+        let (pool, blocked) = (inspector.pool(), inspector.blocked());
         let held = held::all(subject)?.unwrap_or_default();
         let of = |health| {
             let is_it = |held: &&Held| held.seen.as_ref().is_some_and(|seen| seen.health == health);
             held.iter().filter(is_it).count() as f64
         };
+        let seen = held.iter().filter_map(|held| held.seen.as_ref());
+        let longest = seen.map(|seen| seen.at_least).max().unwrap_or_default();
         for (name, help, value) in [
             (
                 "memory_bytes",
@@ -221,11 +223,20 @@ impl Families {
                 pool.largest_fit_bytes as f64,
             ),
             (
-                "senders_wait",
-                "1 if a sender waits for room.",
-                senders.into(),
+                "blocked_senders",
+                "Senders that wait for room.",
+                blocked.senders as f64,
             ),
-            ("receivers_wait", "1 if a receiver waits.", receivers.into()),
+            (
+                "blocked_receivers",
+                "Receivers that wait for a message.",
+                blocked.receivers as f64,
+            ),
+            (
+                "longest_held_seconds",
+                "Time for which a receiver has held a message, at least.",
+                longest.as_secs_f64(),
+            ),
             (
                 "leased_by_stopped",
                 "Messages that a stopped process holds.",

@@ -1,22 +1,24 @@
 //! `stat`: everything that is known about one queue.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use comfy_table::Color;
 use ipc_queue::QueueStats;
-use ipc_queue::shm::Inspector;
+use ipc_queue::shm::{BlockedView, Inspector};
 use ipc_shm::Presence;
 use serde_json::{Value, json};
 
 use crate::address::Subject;
 use crate::control;
 use crate::format;
-use crate::held::{self, Health, Held};
+use crate::held::{self, Health, Held, SeenInMemory};
 use crate::settings;
 use crate::show::Show;
 use crate::table::{Column, Table, colored, plain};
 
 const FACTS: [Column; 2] = [("", 0), ("", 0)];
-const PROCESSES: [Column; 3] = [("process", 0), ("#pid", 0), ("state", 0)];
+const PROCESSES: [Column; 4] = [("process", 0), ("#pid", 0), ("state", 0), ("blocked", 1)];
 const HOLDINGS: [Column; 7] = [
     ("message held", 0),
     ("by", 2),
@@ -24,7 +26,7 @@ const HOLDINGS: [Column; 7] = [
     ("holder is", 0),
     ("#attempt", 4),
     ("lease ends in", 1),
-    ("held at most", 3),
+    ("held for", 3),
 ];
 
 pub fn stat(queue: &str, show: &Show) -> Result<()> {
@@ -74,6 +76,7 @@ fn value(queue: &str, subject: &Subject, seen: &Seen) -> Value {
         Subject::Asked(_) => None,
     };
     let held = seen.held.as_deref();
+    let blocked = mapped.map(|inspector| inspector.blocked());
     let oldest = subject.oldest().map(|at| format::age(at).as_secs_f64());
     json!({
         "queue": queue,
@@ -88,8 +91,8 @@ fn value(queue: &str, subject: &Subject, seen: &Seen) -> Value {
         "oldest_seconds": oldest,
         "participants": mapped.map(|inspector| participants(inspector)),
         "pool": mapped.map(|inspector| pool_value(inspector)),
-        "senders_wait": mapped.map(|inspector| inspector.has_waiters().0),
-        "receivers_wait": mapped.map(|inspector| inspector.has_waiters().1),
+        "blocked_senders": blocked.map(|blocked| blocked.senders),
+        "blocked_receivers": blocked.map(|blocked| blocked.receivers),
     })
 }
 
@@ -107,9 +110,36 @@ fn participants(inspector: &Inspector) -> Vec<Value> {
     all.map(|(slot, gone)| {
         let alive = slot.presence == Presence::Live && !gone;
         let health = Health::of(&slot.process, gone).name();
-        json!({ "name": slot.name, "pid": slot.process.pid, "alive": alive, "health": health })
+        let blocked = match alive {
+            true => inspector.blocked_in(slot.member),
+            false => BlockedView::default(),
+        };
+        json!({
+            "name": slot.name,
+            "pid": slot.process.pid,
+            "alive": alive,
+            "health": health,
+            "blocked_senders": blocked.senders,
+            "blocked_receivers": blocked.receivers,
+        })
     })
     .collect()
+}
+
+/// Names the attached processes in one line, except those beyond the first few.
+pub fn processes_in_words(inspector: &Inspector) -> String {
+    const FEW: usize = 8;
+    let all = inspector.participants();
+    let named = all.iter().take(FEW).map(|(slot, gone)| {
+        let health = match Health::of(&slot.process, *gone) {
+            Health::Alive => String::new(),
+            health => format!(", {}", health.name()),
+        };
+        format!("{} ({}{health})", slot.name, slot.process.pid)
+    });
+    let more = all.len().saturating_sub(FEW);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    named.chain(more).collect::<Vec<_>>().join(", ")
 }
 
 fn processes(inspector: &Inspector) -> Table {
@@ -123,7 +153,16 @@ fn processes(inspector: &Inspector) -> Table {
             (Presence::Live, true) => colored("dead", Color::Red),
             _ => plain("leaving"),
         };
-        table.add(vec![plain(slot.name), plain(slot.process.pid), state]);
+        let blocked = match gone {
+            true => String::new(),
+            false => blocked_in_words(inspector.blocked_in(slot.member)),
+        };
+        table.add(vec![
+            plain(slot.name),
+            plain(slot.process.pid),
+            state,
+            plain(blocked),
+        ]);
     }
     table
 }
@@ -132,7 +171,7 @@ fn held_table(held: &[Held]) -> Table {
     let mut table = Table::new(&HOLDINGS);
     for one in held {
         let seen = one.seen.as_ref();
-        let time = |time: Option<std::time::Duration>| time.map_or_else(String::new, format::time);
+        let time = |time: Option<Duration>| time.map_or_else(String::new, format::time);
         let ends = match seen.map(|seen| seen.ends_in) {
             Some(None) => "its holder's end".to_owned(),
             ends => time(ends.flatten()),
@@ -150,10 +189,19 @@ fn held_table(held: &[Held]) -> Table {
             health,
             plain(one.attempt),
             plain(ends),
-            plain(time(seen.map(|seen| seen.at_most))),
+            plain(seen.map_or_else(String::new, held_for)),
         ]);
     }
     table
+}
+
+fn held_for(seen: &SeenInMemory) -> String {
+    let (least, most) = (format::time(seen.at_least), format::time(seen.at_most));
+    match seen.at_least {
+        Duration::ZERO => format!("up to {most}"),
+        _ if least == most => least,
+        _ => format!("{least} to {most}"),
+    }
 }
 
 fn facts(queue: &str, subject: &Subject, stats: &QueueStats) -> Table {
@@ -174,13 +222,7 @@ pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'st
         facts.push(("oldest", oldest.unwrap_or_default()));
         facts.push(("room for", room(inspector)));
         facts.push(("payload pool", pool(inspector)));
-        let (senders, receivers) = inspector.has_waiters();
-        let waiting = [(senders, "a sender, for room"), (receivers, "a receiver")];
-        let waiting = waiting
-            .iter()
-            .filter(|(waits, _)| *waits)
-            .map(|(_, who)| *who);
-        facts.push(("waiting now", waiting.collect::<Vec<_>>().join("; ")));
+        facts.push(("blocked now", blocked_in_words(inspector.blocked())));
     }
     facts.extend(settings::in_words(subject.settings()));
     if let Some(keys) = settings::keys_in_words(subject.settings()) {
@@ -194,6 +236,19 @@ pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'st
     }
     facts.push(("state", control::state(stats).to_owned()));
     facts
+}
+
+fn blocked_in_words(blocked: BlockedView) -> String {
+    let all = [
+        (blocked.senders, "sender", ", waiting for room"),
+        (blocked.receivers, "receiver", ""),
+    ];
+    let some = all.iter().filter(|(count, ..)| *count > 0);
+    let words = some.map(|(count, name, what)| {
+        let plural = if *count == 1 { "" } else { "s" };
+        format!("{count} {name}{plural}{what}")
+    });
+    words.collect::<Vec<_>>().join("; ")
 }
 
 fn room(inspector: &Inspector) -> String {

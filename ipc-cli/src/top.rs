@@ -1,9 +1,13 @@
 //! `top`: a live view of queues.
 //!
 //! Reads the queues through read-only mappings, computes rates from two samples, and draws them. A
-//! message has been held for at least the time since it was first seen here or since its lease was
-//! last extended, and for at most the time since it was sent.
+//! message has been held for at least the time since it was first seen here, since its holder took
+//! a message for the last time, or since its lease was last extended. It has been held for at most
+//! the time since it was sent.
 
+mod columns;
+mod detail;
+mod names;
 mod picture;
 mod svg;
 mod ui;
@@ -25,6 +29,7 @@ use serde_json::json;
 use crate::show::Show;
 use crate::signals::EndSignals;
 use crate::terminal;
+use detail::Detail;
 use ui::{Asked, Ui};
 use watch::{Scope, Watch};
 
@@ -115,12 +120,22 @@ fn is_gone(time: Duration) -> bool {
             .is_some_and(|events| events.intersects(gone))
 }
 
-fn draw(terminal: &mut ratatui::DefaultTerminal, watch: &Watch, ui: &mut Ui) -> Result<()> {
-    let facts = ui.chosen.as_ref().map(|queue| watch.facts(queue));
-    terminal.draw(|frame| match &facts {
-        Some(facts) => picture::draw_one(frame, facts, watch.view(), ui),
-        None => picture::draw(frame, watch.view(), ui),
-    })?;
+fn draw(terminal: &mut ratatui::DefaultTerminal, watch: &mut Watch, ui: &mut Ui) -> Result<()> {
+    ui.unreadable = watch.unreadable();
+    let Some(queue) = &ui.chosen else {
+        terminal.draw(|frame| picture::draw(frame, watch.view(), ui))?;
+        return Ok(());
+    };
+    let letters = watch.letters(queue);
+    let view = watch.view();
+    let held = view.held.iter().filter(|held| held.queue == *queue);
+    let detail = Detail {
+        line: view.queues.iter().find(|line| line.queue == *queue),
+        facts: watch.facts(queue),
+        letters: &letters,
+        held: held.collect(),
+    };
+    terminal.draw(|frame| detail::draw(frame, &detail, ui))?;
     Ok(())
 }
 
@@ -128,7 +143,11 @@ fn draw(terminal: &mut ratatui::DefaultTerminal, watch: &Watch, ui: &mut Ui) -> 
 fn still(watch: &Watch, width: u16) -> Result<Buffer> {
     let backend = TestBackend::new(width, picture::height(watch.view()));
     let mut terminal = Terminal::new(backend)?;
-    terminal.draw(|frame| picture::draw(frame, watch.view(), &mut Ui::default()))?;
+    let mut ui = Ui {
+        unreadable: watch.unreadable(),
+        ..Ui::default()
+    };
+    terminal.draw(|frame| picture::draw(frame, watch.view(), &mut ui))?;
     Ok(terminal.backend().buffer().clone())
 }
 
@@ -143,166 +162,4 @@ fn text(picture: &Buffer) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::watch::{Held, Line, NodeLine, View};
-    use super::*;
-
-    fn view() -> View {
-        View {
-            queues: vec![Line {
-                queue: "media/resize".into(),
-                ready: 120,
-                in_use: 128,
-                capacity: 256,
-                held: 4,
-                delayed: 3,
-                dead: 1,
-                processes: 5,
-                sent_per_second: 1234.0,
-                acked_per_second: 1100.5,
-                redelivered: 7,
-                deaths: 2,
-                oldest_seconds: Some(3.25),
-                empty_in_seconds: None,
-                state: "open",
-            }],
-            held: vec![Held {
-                queue: "media/resize".into(),
-                message: "9f#12".into(),
-                holder: "worker".into(),
-                pid: 4711,
-                attempt: 2,
-                held_at_least_seconds: 12.5,
-                health: Some("stopped"),
-                lease_left_seconds: None,
-                held_at_most_seconds: Some(60.0),
-            }],
-            nodes: vec![NodeLine {
-                node: "media/worker-1".into(),
-                pid: 4711,
-                health: "stale",
-                last_beat_ago_seconds: 6.5,
-            }],
-        }
-    }
-
-    fn drawn(width: u16) -> String {
-        let view = view();
-        let backend = TestBackend::new(width, picture::height(&view));
-        let mut terminal = Terminal::new(backend).unwrap();
-        terminal
-            .draw(|frame| picture::draw(frame, &view, &mut Ui::default()))
-            .unwrap();
-        text(terminal.backend().buffer())
-    }
-
-    #[test]
-    fn everything_is_in_the_picture() {
-        let picture = drawn(110);
-        for word in [
-            "media/resize",
-            "120",
-            "1.2k/s",
-            "1.1k/s",
-            "3.2s",
-            "4711",
-            "9f#12",
-            "12.5s",
-            "worker",
-            "stopped",
-            "stale",
-            "q ends it",
-        ] {
-            assert!(picture.contains(word), "no {word} in\n{picture}");
-        }
-    }
-
-    #[test]
-    fn a_narrow_terminal_is_not_an_error() {
-        for width in [1, 20, 40] {
-            drawn(width);
-        }
-    }
-
-    #[test]
-    fn a_narrow_terminal_shows_the_most_important_columns_completely() {
-        let picture = drawn(50);
-        for word in [
-            "media/resize",
-            " 120 ",
-            "READY",
-            "DEAD",
-            "4711",
-            "12.5s",
-            "stale",
-        ] {
-            assert!(picture.contains(word), "no {word} in\n{picture}");
-        }
-        assert!(!picture.contains("PROCS"), "{picture}");
-    }
-
-    #[test]
-    fn eighty_columns_show_everything_that_an_operator_needs_first() {
-        let mut view = view();
-        view.queues[0].state = "closed, paused";
-        view.queues[0].queue = "media/thumbnails-for-the-archive-v2".into();
-        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
-        let drawn = terminal.draw(|frame| picture::draw(frame, &view, &mut Ui::default()));
-        drawn.unwrap();
-        let picture = text(terminal.backend().buffer());
-        for word in [
-            "DEPTH", "READY", "HELD", "DEAD", "SENT", "ACKED", "OLDEST", "STATE", " 120 ", " 4 ",
-            " 1 ", "1.2k/s", "1.1k/s", "3.2s", "clos,pau", "media/t", "…", "ive-v2", "12.5s",
-        ] {
-            assert!(picture.contains(word), "no {word:?} in\n{picture}");
-        }
-    }
-
-    #[test]
-    fn a_bar_is_full_only_when_no_place_is_free() {
-        let bar_of = |in_use: u64| {
-            let mut view = view();
-            view.queues[0].in_use = in_use;
-            let mut terminal = Terminal::new(TestBackend::new(80, 8)).unwrap();
-            let drawn = terminal.draw(|frame| picture::draw(frame, &view, &mut Ui::default()));
-            drawn.unwrap();
-            let picture = text(terminal.backend().buffer());
-            picture.matches('█').count()
-        };
-        assert_eq!([0, 1, 255, 256].map(bar_of), [0, 1, 8, 9]);
-    }
-
-    #[test]
-    fn a_wide_terminal_has_every_column_and_longer_bars() {
-        let picture = drawn(200);
-        for word in ["EMPTY", "DELAY", "AGAIN", "PROCS", "DEATHS"] {
-            assert!(picture.contains(word), "no {word:?} in\n{picture}");
-        }
-        let cells = picture.matches(['█', '░']).count();
-        assert_eq!(cells, 40, "{picture}");
-    }
-
-    #[test]
-    fn missing_parts_take_no_room() {
-        let view = View {
-            queues: view().queues,
-            ..View::default()
-        };
-        assert_eq!(picture::height(&view), 4);
-    }
-
-    #[test]
-    fn the_picture_is_also_valid_xml() {
-        let view = view();
-        let mut terminal = Terminal::new(TestBackend::new(100, 20)).unwrap();
-        terminal
-            .draw(|frame| picture::draw(frame, &view, &mut Ui::default()))
-            .unwrap();
-        let svg = svg::svg(terminal.backend().buffer());
-        assert!(
-            svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"),
-            "{svg}"
-        );
-        assert!(svg.contains("media/resize"), "{svg}");
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use ipc_queue::ThisProcess;
 use tokio::runtime::{Builder, Runtime};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// A runtime, and the process that owns it. A forked copy of the process has none of its threads,
 /// so it creates its own; the copy never drops the parent's.
@@ -56,5 +56,13 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 
 /// Runs a future on the runtime, to its end unless it is aborted.
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-    runtime().spawn(future).abort_handle()
+    start(future).abort_handle()
+}
+
+/// Runs a future on the runtime, which has begun it when this returns or soon after. The handle has
+/// its result.
+pub(crate) fn start<T: Send + 'static>(
+    future: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<T> {
+    runtime().spawn(future)
 }

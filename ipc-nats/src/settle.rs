@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
-use ipc_queue::transport::{AckTogether, Settle, SettleOnce, nack_delay, shorten_reason};
+use ipc_queue::transport::{
+    AckTogether, AcksInFlight, Settle, SettleOnce, nack_delay, shorten_reason,
+};
 use ipc_queue::{DeadReason, SettleFailure, Unavailable};
+
+use tokio::task::JoinHandle;
 
 use crate::content::Content;
 use crate::record::{self, Record, State};
 use crate::request_error::RequestError;
-use crate::runtime::block_on;
+use crate::runtime::{block_on, start};
 use crate::shared::{Held, IN_FLIGHT, Life, Shared, Side};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,17 +126,8 @@ impl Shared {
     /// Acknowledges several deliveries with their requests in flight. Reports the free places
     /// together.
     async fn acknowledge_all(&self, tickets: &[u64]) -> Vec<Result<(), SettleFailure>> {
-        let freed = tickets.iter().map(async |ticket| {
-            // Removed only when its turn comes: until then its lease is kept.
-            let held = self.held().remove(ticket);
-            let held = held.ok_or(SettleFailure::LeaseLost)?;
-            if self.life() == Life::Removed {
-                return Err(self.settle_error(RequestError::Gone));
-            }
-            let freed = self.free_place(&held, self.connection.soon()).await;
-            freed.map_err(|error| self.settle_error(error))?;
-            Ok((held.stream, held.key))
-        });
+        let freed = tickets.iter().copied();
+        let freed = freed.map(|ticket| self.free_held_place(ticket));
         let ended: Vec<_> = stream::iter(freed).buffered(IN_FLIGHT).collect().await;
         for index in 0..self.streams.len() {
             let freed = ended
@@ -143,6 +138,33 @@ impl Shared {
             self.notify_free_places(index, &keys).await;
         }
         ended.into_iter().map(|ended| ended.map(drop)).collect()
+    }
+
+    /// Deletes the record of a delivery. Returns its stream and its place.
+    async fn free_held_place(&self, ticket: u64) -> Result<(usize, String), SettleFailure> {
+        // Removed only when its turn comes: until then its lease is kept.
+        let held = self.held().remove(&ticket);
+        let held = held.ok_or(SettleFailure::LeaseLost)?;
+        if self.life() == Life::Removed {
+            return Err(self.settle_error(RequestError::Gone));
+        }
+        let freed = self.free_place(&held, self.connection.soon()).await;
+        freed.map_err(|error| self.settle_error(error))?;
+        Ok((held.stream, held.key))
+    }
+
+    async fn acknowledge_and_count(&self, tickets: &[u64]) -> Vec<Result<(), SettleFailure>> {
+        let ended = self.acknowledge_all(tickets).await;
+        self.counts.add(|counts| {
+            for ended in &ended {
+                match ended {
+                    Ok(()) => counts.acked += 1,
+                    Err(SettleFailure::LeaseLost) => counts.leases_lost += 1,
+                    Err(_) => {}
+                }
+            }
+        });
+        ended
     }
 
     /// Deletes the record of a delivery that is done, and what belongs to it.
@@ -288,16 +310,42 @@ impl AckTogether for Shared {
         if self.connection.is_forked() {
             return vec![Err(Unavailable::Forked.into()); tickets.len()];
         }
-        let ended = block_on(self.acknowledge_all(tickets));
-        self.counts.add(|counts| {
-            for ended in &ended {
-                match ended {
-                    Ok(()) => counts.acked += 1,
-                    Err(SettleFailure::LeaseLost) => counts.leases_lost += 1,
-                    Err(_) => {}
-                }
-            }
-        });
-        ended
+        block_on(self.acknowledge_and_count(tickets))
+    }
+
+    fn start_acks(self: Arc<Self>, tickets: &[u64]) -> Option<Box<dyn AcksInFlight>> {
+        if self.connection.is_forked() {
+            return None;
+        }
+        let (shared, tickets) = (Arc::clone(&self), tickets.to_vec());
+        let count = tickets.len();
+        let task = start(async move { shared.acknowledge_and_count(&tickets).await });
+        let shared = self;
+        Some(Box::new(NatsAcks {
+            shared,
+            count,
+            task,
+        }))
+    }
+}
+
+/// Acks whose requests a task of the runtime has sent.
+struct NatsAcks {
+    shared: Arc<Shared>,
+    count: usize,
+    task: JoinHandle<Vec<Result<(), SettleFailure>>>,
+}
+
+impl AcksInFlight for NatsAcks {
+    fn confirm(self: Box<Self>) -> Vec<Result<(), SettleFailure>> {
+        // The task does not exist in a forked child.
+        if self.shared.connection.is_forked() {
+            return vec![Err(Unavailable::Forked.into()); self.count];
+        }
+        let ended = block_on(self.task);
+        ended.unwrap_or_else(|error| {
+            let failure = Unavailable::transport(format!("the acks were interrupted: {error}"));
+            vec![Err(failure.into()); self.count]
+        })
     }
 }

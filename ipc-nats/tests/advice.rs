@@ -30,10 +30,10 @@ fn advises(error: impl Display, advice: &str) {
 const FORM: &str =
     "write nats://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]]/QUEUE[?replicas=3&storage";
 const LOGIN: &str = "a login is USER:PASSWORD@ or TOKEN@; write %2F for a slash in it, %2C for a \
-             comma, %3F for a question mark, %40 for an @ and %25 for a percent sign";
+                     comma, %3F for a question mark, %40 for an @ and %25 for a percent sign";
 
-/// Refused addresses, parts of the errors, and addresses that follow the advice.
-const REFUSED: &[(&str, &str, &str)] = &[
+/// Addresses that are refused, with what their errors advise, and the address that follows it.
+const MENDED: [(&str, &str, &str); 16] = [
     (
         "jobs",
         FORM,
@@ -106,7 +106,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
 
 #[test]
 fn a_refused_address_is_accepted_once_it_is_written_as_the_error_says() {
-    for &(refused, advice, mended) in REFUSED {
+    for (refused, advice, mended) in MENDED {
         let error = NatsAddress::parse(refused).expect_err(refused);
         advises(error, advice);
         let accepted = NatsAddress::parse(mended);

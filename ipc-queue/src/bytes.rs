@@ -1,11 +1,14 @@
 //! The queue of plain bytes: no encoding, and no copy if the transport shares memory.
 
+mod acks;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipc_proto::{Kind, MessageId, QueueSettings, Signal};
 
+use crate::ack_window::AckWindow;
 use crate::batch::Batch;
 use crate::contract::{LeaseInfo, ReceivePort, SendPort, Transport};
 use crate::control::ControlError;
@@ -63,6 +66,8 @@ pub struct ByteSender {
 /// Receives byte strings. Belongs to one thread at a time: clone it for others.
 #[derive(Debug)]
 pub struct ByteReceiver {
+    /// Before the port, so that it is confirmed and dropped first.
+    acks: RefCell<AckWindow>,
     port: In,
     /// For clones.
     transport: Arc<dyn Transport>,
@@ -404,6 +409,7 @@ impl Clone for ByteReceiver {
 impl ByteReceiver {
     fn of(transport: &Arc<dyn Transport>) -> Self {
         Self {
+            acks: RefCell::default(),
             port: In::of(&**transport),
             transport: Arc::clone(transport),
         }

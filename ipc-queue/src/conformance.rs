@@ -45,6 +45,7 @@ mod control;
 mod crowd;
 mod delivery;
 mod ending;
+mod in_flight;
 mod keys;
 mod peers;
 mod proxy;
@@ -63,6 +64,7 @@ pub use control::{
 };
 pub use delivery::*;
 pub use ending::*;
+pub use in_flight::*;
 pub use keys::*;
 pub use peers::*;
 pub use proxy::{Fault, Proxy};
@@ -191,6 +193,11 @@ macro_rules! conformance_tests {
             an_interrupted_batch_reports_how_many_messages_were_sent
             a_batch_is_acked_even_if_one_lease_was_lost
             an_interrupted_batch_of_acks_reports_each_failure
+
+            acks_in_flight_are_confirmed_by_flush
+            a_lost_lease_is_reported_by_flush
+            an_interrupted_flush_reports_each_failure
+            a_dropped_receiver_confirms_its_acks
 
             a_delayed_message_is_not_delivered_early
             an_expired_message_is_dropped_and_its_place_is_free

@@ -62,6 +62,16 @@
 //! - `an_interrupted_batch_of_acks_reports_each_failure`: each message whose ack is not reported
 //!   as failed is gone.
 //!
+//! Acks in flight, with [`ack_later`](crate::ByteReceiver::ack_later). A transport without a server
+//! acks at once
+//! - `acks_in_flight_are_confirmed_by_flush`: after a successful flush the messages are gone. No
+//!   more acks are in flight than [`MAX_ACKS_IN_FLIGHT`](crate::MAX_ACKS_IN_FLIGHT), or than one
+//!   batch has.
+//! - `a_lost_lease_is_reported_by_flush`: once, by its id, and the other messages are acked.
+//! - `an_interrupted_flush_reports_each_failure`: each message whose ack is not reported as failed
+//!   is gone. Each other one is gone or delivered again.
+//! - `a_dropped_receiver_confirms_its_acks`: it waits for them as `flush` does.
+//!
 //! Options, if [`capabilities`](Transport::capabilities) declares them. Otherwise a request is
 //! [`Unsupported`], in a message's options or in the settings of a queue to be created
 //! - `a_delayed_message_is_not_delivered_early`
@@ -138,7 +148,7 @@ pub use crate::error::{BatchPortError, RecvPortError, SendPortError};
 pub use crate::open_request::{AttachAs, OpenMode, OpenRequest};
 pub use crate::port::{PortDelivery, PortLoan, PublishOnce};
 pub use crate::settle::{MAX_REASON_BYTES, Settle, nack_delay, shorten_reason};
-pub use crate::settle_once::{AckTogether, SettleOnce};
+pub use crate::settle_once::{AckTogether, AcksInFlight, SettleOnce};
 pub use crate::wait::Wait;
 
 /// A queue, opened through a transport. Dropping it detaches; the queue stays.

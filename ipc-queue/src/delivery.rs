@@ -37,6 +37,13 @@ impl From<PortDelivery> for ByteDelivery<'_> {
     }
 }
 
+/// For [`ack_later`](crate::ByteReceiver::ack_later).
+impl From<OwnedByteDelivery> for ByteDelivery<'_> {
+    fn from(delivery: OwnedByteDelivery) -> Self {
+        delivery.into_held().into()
+    }
+}
+
 #[cfg(target_os = "linux")]
 impl<'a> From<ShmDelivery<'a>> for ByteDelivery<'a> {
     #[inline(always)]
@@ -179,6 +186,16 @@ impl<'a> ByteDelivery<'a> {
         })
     }
 
+    /// Returns whether an ack is done by this process alone, without a server.
+    #[inline]
+    pub(crate) fn is_shared_memory(&self) -> bool {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Inner::Shm(_) => true,
+            Inner::Port(..) => false,
+        }
+    }
+
     /// Settles by reference as long as possible: a copy of a fresh delivery would stall until its
     /// parts are written.
     #[inline]
@@ -203,17 +220,8 @@ pub(crate) fn ack_all<'a>(
     deliveries: impl Iterator<Item = ByteDelivery<'a>>,
 ) -> Result<(), BatchAckError> {
     let (count, failures) = ack_each(deliveries);
-    let failed = failures.len();
-    let mut failures = failures.into_iter().map(|(_, failure)| failure);
-    match failures.next() {
-        None => Ok(()),
-        Some(first) => Err(BatchAckError {
-            acked: count - failed,
-            failed,
-            first,
-            others: failures.collect(),
-        }),
-    }
+    let failures: Vec<_> = failures.into_iter().map(|(_, failure)| failure).collect();
+    BatchAckError::check(count - failures.len(), failures)
 }
 
 /// Acknowledges all of them. Returns their number, and each failure with the index of its delivery,
@@ -221,9 +229,20 @@ pub(crate) fn ack_all<'a>(
 pub(crate) fn ack_each<'a>(
     deliveries: impl Iterator<Item = ByteDelivery<'a>>,
 ) -> (usize, Vec<(usize, SettleError)>) {
+    let mut together = Together::default();
+    let (count, mut failures) = ack_some(deliveries, &mut together);
+    together.ack(|index, error| failures.push((index, error)));
+    failures.sort_unstable_by_key(|(index, _)| *index);
+    (count, failures)
+}
+
+/// Like [`ack_each`], but leaves those that can be acknowledged together to `together`.
+pub(crate) fn ack_some<'a>(
+    deliveries: impl Iterator<Item = ByteDelivery<'a>>,
+    together: &mut Together,
+) -> (usize, Vec<(usize, SettleError)>) {
     let mut count = 0;
     let mut failures = Vec::new();
-    let mut together = Together::default();
     #[cfg(target_os = "linux")]
     let mut acks = Acks::default();
     for delivery in deliveries {
@@ -236,7 +255,7 @@ pub(crate) fn ack_each<'a>(
                 mem::forget(delivery);
             }
             Inner::Port(port, _) => {
-                if let Err(error) = port.ack_in(index, &mut together) {
+                if let Err(error) = port.ack_in(index, together) {
                     failures.push((index, error));
                 }
             }
@@ -244,7 +263,6 @@ pub(crate) fn ack_each<'a>(
     }
     #[cfg(target_os = "linux")]
     failures.append(&mut acks.end());
-    together.ack(|index, error| failures.push((index, error)));
     failures.sort_unstable_by_key(|(index, _)| *index);
     (count, failures)
 }

@@ -1,6 +1,7 @@
 //! Work queues between processes, with a broker's guarantees and no broker.
 #![cfg_attr(doc, doc = include_str!("../README.md"))]
 
+mod ack_window;
 mod address;
 mod aging;
 mod asynchronous;
@@ -49,6 +50,7 @@ mod together;
 pub mod unix;
 mod wait;
 
+pub use ack_window::{MAX_ACK_AGE, MAX_ACKS_IN_FLIGHT};
 pub use address::{Address, ToAddress, without_secrets};
 pub use batch::Batch;
 pub use bridge::{Bridge, BridgeError, Carried, Note, Until};

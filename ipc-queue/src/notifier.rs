@@ -43,6 +43,12 @@ pub trait WaitQueue: Debug + Send + Sync {
     /// processes held.
     fn maintain(&self);
 
+    /// Called when a waiter registers, for statistics.
+    fn registered(&self) {}
+
+    /// Called when a waiter leaves, for statistics.
+    fn left(&self) {}
+
     /// Returns whether one notification may concern every sleeper, not only the first.
     fn wakes_all(&self) -> bool {
         false
@@ -287,8 +293,9 @@ impl Waiter {
         if !state.has_waiting() {
             state.heard = heard;
         }
-        if let Some(key) = self.key {
-            state.entries.remove(&key);
+        match self.key {
+            Some(key) => drop(state.entries.remove(&key)),
+            None => self.notifier.wait_queue.registered(),
         }
         self.key = Some(state.add(waker.clone()));
         Ok(())
@@ -310,6 +317,7 @@ impl Waiter {
     /// Removes the registration, and returns its state if there was one.
     fn leave(&mut self) -> Option<WaiterState> {
         let key = self.key.take()?;
+        self.notifier.wait_queue.left();
         let left = self.notifier.state().entries.remove(&key);
         left.map(|entry| entry.state)
     }

@@ -38,6 +38,10 @@ impl OwnedByteDelivery {
         Self { held }
     }
 
+    pub(crate) fn into_held(self) -> PortDelivery {
+        self.held
+    }
+
     /// Returns the delivery of the value that its payload encodes.
     pub(crate) fn with_data<T>(self, data: T) -> OwnedDelivery<T> {
         OwnedDelivery {
@@ -72,6 +76,10 @@ async fn settle_async(held: PortDelivery, how: OwnedSettle) -> Result<(), Settle
 }
 
 impl<T> OwnedDelivery<T> {
+    pub(crate) fn into_held(self) -> (T, PortDelivery) {
+        (self.data, self.held)
+    }
+
     /// The value that was sent.
     #[must_use]
     pub fn data(&self) -> &T {

@@ -86,6 +86,15 @@ fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> RecvFailure {
     }
 }
 
+/// For [`ack_later`](crate::Receiver::ack_later).
+impl<T> From<OwnedDelivery<T>> for Delivery<'_, T> {
+    fn from(delivery: OwnedDelivery<T>) -> Self {
+        let (data, held) = delivery.into_held();
+        let bytes = held.into();
+        Self { data, bytes }
+    }
+}
+
 impl<'a, T> Delivery<'a, T> {
     /// Returns the value that was sent.
     #[must_use]

@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 
 use crate::batch::Batch;
 use crate::bytes::ByteReceiver;
-use crate::error::{RecvError, RecvFailure, RecvPortError, RecvTimeoutError, TryRecvError};
+use crate::error::{
+    BatchAckError, RecvError, RecvFailure, RecvPortError, RecvTimeoutError, TryRecvError,
+};
 use crate::received::{Delivery, Incoming};
 use crate::wait::Wait;
 
@@ -207,6 +209,58 @@ impl<T> Receiver<T> {
             encoding,
             payload: PhantomData,
         }
+    }
+
+    /// Acknowledges a delivery without waiting until the server confirms it. See
+    /// [`ByteReceiver::ack_later`].
+    ///
+    /// ```
+    /// let queue = ipc_queue::Queue::<u32>::open("local:pipelined-numbers")?;
+    /// queue.sender().send_batch(0..100)?;
+    /// let receiver = queue.receiver();
+    /// while let Ok(number) = receiver.try_recv() {
+    ///     receiver.ack_later(number)?; // over a socket, without a wait for each
+    /// }
+    /// if let Err(error) = receiver.flush() {
+    ///     for failure in error.failures() {
+    ///         eprintln!("{failure}"); // this message may be delivered again
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`ByteReceiver::ack_later`].
+    #[inline]
+    pub fn ack_later<D>(&self, delivery: Delivery<'_, D>) -> Result<(), BatchAckError> {
+        self.bytes.ack_later(delivery.into_bytes())
+    }
+
+    /// Like [`ack_later`](Self::ack_later), for all deliveries of a batch.
+    ///
+    /// # Errors
+    /// Those of [`ack_later`](Self::ack_later).
+    pub fn ack_batch_later<'a, D>(
+        &self,
+        batch: &mut Batch<'a, Delivery<'a, D>>,
+    ) -> Result<(), BatchAckError> {
+        let deliveries = batch.drain(..).map(Delivery::into_bytes);
+        self.bytes.ack_all_later(deliveries)
+    }
+
+    /// Waits until all acks of [`ack_later`](Self::ack_later) are confirmed. See
+    /// [`ByteReceiver::flush`].
+    ///
+    /// # Errors
+    /// Those of [`ByteReceiver::flush`].
+    pub fn flush(&self) -> Result<(), BatchAckError> {
+        self.bytes.flush()
+    }
+
+    /// Returns the number of acks that are sent and not confirmed.
+    #[must_use]
+    pub fn acks_in_flight(&self) -> usize {
+        self.bytes.acks_in_flight()
     }
 
     pub(crate) fn encoding(&self) -> Encoding {

@@ -57,4 +57,21 @@ pub trait AckTogether: Send + Sync {
     /// then `settle` is not called for it. Returns one result for each, in the same order: a lost
     /// lease does not keep the others from being acknowledged.
     fn ack_all(&self, numbers: &[u64]) -> Vec<Result<(), SettleFailure>>;
+
+    /// Sends the acks of the deliveries with these numbers, and returns without waiting for the
+    /// server's answer. Called instead of `ack_all`. `None`: nothing was sent, and `ack_all` is
+    /// called. See [`flush`](crate::ByteReceiver::flush).
+    fn start_acks(self: Arc<Self>, numbers: &[u64]) -> Option<Box<dyn AcksInFlight>> {
+        let _ = numbers;
+        None
+    }
+}
+
+/// Acks that were sent and are not confirmed yet. See [`AckTogether::start_acks`].
+pub trait AcksInFlight: Send {
+    /// Waits for the server's answer, for as long as a single ack would. Returns one result for
+    /// each delivery, in the order in which they were given.
+    ///
+    /// Called exactly once, possibly in a forked child of the process that sent the acks.
+    fn confirm(self: Box<Self>) -> Vec<Result<(), SettleFailure>>;
 }

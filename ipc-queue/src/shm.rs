@@ -8,6 +8,7 @@
 //! runs in every attached process when one dies (`ipc_shm::watch`), when a process opens the queue,
 //! and before a blocked handle goes back to sleep.
 
+mod blocked;
 mod by_priority;
 mod cell;
 mod chunk;
@@ -18,6 +19,7 @@ mod frozen;
 mod geometry;
 mod inspector;
 mod keys;
+mod last_taken;
 mod leases;
 mod letters;
 mod level;
@@ -52,6 +54,7 @@ use ipc_shm::{
     OpenError, Participants, PayloadType, Presence, ProcessIdentity, Segment, View, clock,
 };
 
+pub use blocked::BlockedView;
 pub use by_priority::{ShmReceiver, ShmSender};
 pub(crate) use frozen::{Frozen, NotFrozen, NotPut, Room, TooLittle};
 pub use inspector::{Inspector, Waiting};
@@ -666,6 +669,11 @@ impl Watched for Shared {
         }
         self.look_around(running);
         self.patrol();
+        let taken = self
+            .contents
+            .counters
+            .taken_in(self.attachment.member().index);
+        last_taken::note(&self.attachment, taken);
         let due = self.look_for_leases();
         let due = due.into_iter().chain(self.look_at_clock()).min()?;
         let millis = u64::try_from(due.since_boot().as_millis()).unwrap_or(u64::MAX);

@@ -96,12 +96,6 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// Returns `true` if a waiter announced itself since the last wake-up. It may be gone by now.
-    #[must_use]
-    pub fn has_waiters(self) -> bool {
-        self.word.load(Ordering::SeqCst) & ASLEEP != 0
-    }
-
     /// Wakes all waiters.
     pub fn notify_all(self) {
         // Regardless of the flag: this also wakes a thread that fell asleep while the flag was

@@ -33,7 +33,7 @@ enum Command {
     Test(test::Options),
     /// Check formatting, lints, docs and layering
     Lint,
-    /// Write the README's table of transports and what each can do
+    /// Write the README's table of transports and what each can do, and its picture of `ipc top`
     Table,
     /// Make small wrong changes, one at a time, and check that a test catches each
     Mutants(mutants::Options),

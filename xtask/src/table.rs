@@ -1,4 +1,5 @@
-//! `cargo xtask table`: writes the README's table of the transports' features.
+//! `cargo xtask table`: writes the README's table of the transports' features, and its picture of
+//! `ipc top`.
 
 use std::process::ExitCode;
 
@@ -6,10 +7,13 @@ use anyhow::Result;
 
 use xtask::cargo::{self, cargo};
 
-/// A test does it, because the declarations come from open queues. Without `IPC_WRITE_TABLE` the
-/// test only checks the table.
+/// Tests do it, because the declarations come from open queues, and the picture from a view that
+/// only the command can draw. Without `IPC_WRITE_TABLE` the tests only check both.
 pub fn run() -> Result<ExitCode> {
-    let mut test = cargo(&["test", "--package", "ipc-cli", "--test", "table"]);
-    cargo::run(test.env("IPC_WRITE_TABLE", "yes"))?;
+    const PICTURE: &str = "the_picture_in_the_readme_has_the_present_layout";
+    for what in [&["--test", "table"][..], &["--bin", "ipc", PICTURE]] {
+        let mut test = cargo(&[&["test", "--package", "ipc-cli"], what].concat());
+        cargo::run(test.env("IPC_WRITE_TABLE", "yes"))?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -32,11 +32,12 @@ enum Plots {
 const DOCUMENT: &str = "performance.md";
 const FOLDER: &str = "performance";
 const END: &str = "<!-- end -->";
-const BLOCKS: [Block; 9] = [
+const BLOCKS: [Block; 10] = [
     Block::of("one-way", &["1→", "2→"], Plots::Drawn),
     Block::of("round-trips", &["round trip"], Plots::Drawn),
     Block::of("opening", &["open ", "create "], Plots::Drawn),
     Block::of("alone", &["alone"], Plots::Drawn),
+    Block::of("sockets", &["socket: "], Plots::Left),
     Block::of("scale", &[SCALE], Plots::Drawn),
     Block::of("idle", &["idle"], Plots::Left),
     Block::of("memory", &["peak memory"], Plots::Left),

@@ -1,5 +1,6 @@
 //! The project's targets, as ratios to references that were measured at the same distance.
 
+use crate::own::sockets;
 use crate::probe::Distance;
 use crate::schedule::Summary;
 
@@ -76,7 +77,7 @@ const fn than_at(mut target: Target, work: &'static str) -> Target {
     target
 }
 
-const TARGETS: [Target; 23] = [
+const TARGETS: [Target; 25] = [
     at_least(1.5, (SMALL, "shm"), &["vyukov polling"]),
     at_least(0.75, (SMALL, "shm"), &["vyukov adaptive"]),
     at_least(
@@ -118,6 +119,16 @@ const TARGETS: [Target; 23] = [
     at_most(0.9, (BLOCKING, "shm"), &["shaq mpmc"]),
     at_most(1.15, (ASLEEP, "shm"), &["futex"]),
     than_at(at_most(0.05, (VISIT, "shm"), &["iceoryx2"]), OPEN),
+    at_most(
+        1.25,
+        (sockets::REQUEST, sockets::OWN_REQUEST),
+        &[sockets::BARE],
+    ),
+    at_least(
+        0.4,
+        (sockets::MESSAGES, sockets::OWN_BATCHES),
+        &[sockets::FRAMED],
+    ),
 ];
 
 /// Compares the rows with the targets. Targets whose subject was not measured are left out.

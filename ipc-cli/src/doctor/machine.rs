@@ -9,6 +9,7 @@ use ipc_queue::transport::OpenMode;
 use ipc_queue::{ByteQueue, Name, QueueOptions, ShmQueue};
 use ipc_shm::Namespace;
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 use nix::sys::utsname::uname;
 
@@ -19,6 +20,7 @@ use crate::format;
 /// The prefix of the namespaces that doctors use.
 const OURS: &str = "doctor-";
 const TRIAL: &str = "trial";
+const RAMFS: FsType = FsType(0x8584_58f6);
 
 pub fn findings() -> Vec<Finding> {
     let version = format!("ipc {}", env!("CARGO_PKG_VERSION"));
@@ -90,15 +92,25 @@ fn memory() -> Option<Finding> {
         stat.blocks() as u64 * unit,
         stat.blocks_available() as u64 * unit,
     );
+    let kind = statfs(&folder).ok().map(|stat| stat.filesystem_type());
+    let is_on_disk = kind.is_some_and(|kind| ![TMPFS_MAGIC, RAMFS].contains(&kind));
     let figures = format!(
-        "{} of {} free in {}",
+        "{} of {} free in {}{}",
         format::bytes(free),
         format::bytes(all),
-        folder.display()
+        folder.display(),
+        if is_on_disk { ", on a disk" } else { "" }
     );
     if all > 0 && free < all / 20 {
         let what = format!("{figures}: remove queues (ipc ls, ipc rm), or mount it larger");
         return Some(Finding::bad("shared memory", what));
+    }
+    if is_on_disk {
+        let what = format!(
+            "{figures}: each change is written to it, which costs time. Set IPC_SHM_DIR to a folder \
+             on a tmpfs, such as one in /dev/shm"
+        );
+        return Some(Finding::new("shared memory", Grade::Warn, what));
     }
     let settings = QueueSettings::default();
     let least = settings.pool_bytes + u64::from(settings.capacity * settings.inline_bytes);

@@ -20,6 +20,8 @@ pub struct Ui {
     pub chosen: Option<String>,
     /// The question to confirm before an action.
     pub question: Option<Question>,
+    /// The number of queues and namespaces that can't be read.
+    pub unreadable: usize,
     /// The result of the last action.
     pub said: String,
 }

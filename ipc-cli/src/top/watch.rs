@@ -12,10 +12,14 @@ use serde::Serialize;
 
 use crate::address::{self, Subject};
 use crate::control;
+use crate::dlq;
 use crate::exit::Exit;
 use crate::format;
 use crate::held;
 use crate::stat;
+
+/// The maximum number of dead letters in the picture of one queue.
+const LETTERS: usize = 50;
 
 /// The complete view.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -48,6 +52,10 @@ pub struct Line {
     /// ready now.
     pub empty_in_seconds: Option<f64>,
     pub state: &'static str,
+    /// The number of handles that sleep: for room, or for a message. `None` if only the transport
+    /// knows it.
+    pub blocked_senders: Option<u64>,
+    pub blocked_receivers: Option<u64>,
 }
 
 /// One message that a receiver holds.
@@ -58,8 +66,8 @@ pub struct Held {
     pub holder: String,
     pub pid: u32,
     pub attempt: u8,
-    /// The minimum time for which it has been held: since it was first seen there, or since its
-    /// lease began or was extended.
+    /// The minimum time for which it has been held: since it was first seen there, since its holder
+    /// took a message for the last time, or since its lease began or was extended.
     pub held_at_least_seconds: f64,
     /// The state of the holder: alive, stopped or dead. `None` if only the transport knows it.
     pub health: Option<&'static str>,
@@ -115,6 +123,7 @@ pub struct Watch {
     scope: Scope,
     known: HashMap<String, Known>,
     view: View,
+    unreadable: usize,
 }
 
 struct Known {
@@ -124,6 +133,8 @@ struct Known {
     held: HashMap<(String, u8), Instant>,
     /// The process numbers of processes that were seen dead.
     died: HashSet<u32>,
+    /// The dead letters, and the figures with which they were read.
+    letters: (Option<QueueStats>, Vec<dlq::Row>),
 }
 
 impl Watch {
@@ -132,6 +143,7 @@ impl Watch {
             scope,
             known: HashMap::new(),
             view: View::default(),
+            unreadable: 0,
         }
     }
 
@@ -140,8 +152,42 @@ impl Watch {
         let known = self.known.get(queue);
         known.map_or_else(Vec::new, |known| {
             let stats = known.last.map(|(_, stats)| stats).unwrap_or_default();
-            stat::in_words(queue, &known.subject, &stats)
+            let mut facts = stat::in_words(queue, &known.subject, &stats);
+            if let Subject::Mapped(inspector) = &known.subject {
+                facts.push(("processes", stat::processes_in_words(inspector)));
+            }
+            facts
         })
+    }
+
+    /// Returns the youngest dead letters of a watched queue. Reads them only if some figure has
+    /// changed that changes with them.
+    pub fn letters(&mut self, queue: &str) -> Vec<dlq::Row> {
+        let Some(known) = self.known.get_mut(queue) else {
+            return Vec::new();
+        };
+        let now = known.last.map(|(_, stats)| stats);
+        let figures = |stats: QueueStats| {
+            let ends = [stats.buried, stats.nacked, stats.expiries, stats.crashes];
+            (stats.dead, ends)
+        };
+        let (then, letters) = &mut known.letters;
+        if now.map(figures) != then.map(figures) {
+            *letters = match now {
+                // A queue that can't be read now is asked again at the next sample.
+                Some(now) if now.dead > 0 => {
+                    dlq::youngest(&known.subject, LETTERS).unwrap_or_default()
+                }
+                _ => Vec::new(),
+            };
+            *then = now;
+        }
+        letters.clone()
+    }
+
+    /// The number of queues and namespaces that the last sample could not read.
+    pub fn unreadable(&self) -> usize {
+        self.unreadable
     }
 
     pub fn view(&self) -> &View {
@@ -183,6 +229,7 @@ impl Watch {
                 .total_cmp(&one.held_at_least_seconds)
         });
         self.view = view;
+        self.unreadable = unreadable.len();
         Ok(unreadable)
     }
 
@@ -268,6 +315,7 @@ impl Known {
             last: None,
             held: HashMap::new(),
             died: HashSet::new(),
+            letters: (None, Vec::new()),
         }
     }
 
@@ -286,7 +334,7 @@ impl Known {
         for lease in held::all(&self.subject)?.unwrap_or_default() {
             let key = (lease.message.clone(), lease.attempt);
             let seen = lease.seen.as_ref();
-            let renewed = seen.and_then(|seen| seen.renewed_ago).unwrap_or_default();
+            let at_least = seen.map_or(Duration::ZERO, |seen| seen.at_least);
             let since = self.held.get(&key).copied().unwrap_or(now);
             view.held.push(Held {
                 queue: queue.to_owned(),
@@ -294,7 +342,7 @@ impl Known {
                 holder: lease.holder,
                 pid: lease.pid,
                 attempt: lease.attempt,
-                held_at_least_seconds: now.duration_since(since).max(renewed).as_secs_f64(),
+                held_at_least_seconds: now.duration_since(since).max(at_least).as_secs_f64(),
                 health: seen.map(|seen| seen.health.name()),
                 lease_left_seconds: seen.and_then(|seen| seen.ends_in).map(|t| t.as_secs_f64()),
                 held_at_most_seconds: seen.map(|seen| seen.at_most.as_secs_f64()),
@@ -314,6 +362,10 @@ impl Known {
         };
         let (sent, acked) = (rate(|stats| stats.sent), rate(|stats| stats.acked));
         let drains = stats.ready > 0 && acked > sent;
+        let blocked = match &self.subject {
+            Subject::Mapped(inspector) => Some(inspector.blocked()),
+            Subject::Asked(_) => None,
+        };
         Line {
             queue: queue.to_owned(),
             ready: stats.ready,
@@ -333,6 +385,8 @@ impl Known {
                 .oldest()
                 .map(|at| format::age(at).as_secs_f64()),
             state: control::state(stats),
+            blocked_senders: blocked.map(|blocked| blocked.senders),
+            blocked_receivers: blocked.map(|blocked| blocked.receivers),
         }
     }
 }

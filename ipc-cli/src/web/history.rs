@@ -4,6 +4,7 @@
 //! bounded by the number of queues and of samples.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use ipc_queue::QueueStats;
 use serde_json::{Value, json};
@@ -110,14 +111,13 @@ impl History {
     /// if there is no previous sample, or if samples between the two are missing.
     pub fn json(&self, queue: &str, now_ms: u64) -> Value {
         let column = |value: fn(&Sample) -> u32| self.0.iter().map(value).collect::<Vec<_>>();
-        let at_ms: Vec<_> = self.0.iter().map(|sample| sample.at_ms).collect();
+        let ago = |sample: &Sample| seconds(now_ms.saturating_sub(sample.at_ms));
         json!({
             "queue": queue,
-            "now_ms": now_ms,
-            "spacing_ms": SPACING_MS,
-            "gap_ms": GAP_MS,
-            "kept_ms": KEPT_MS,
-            "at_ms": at_ms,
+            "spacing_seconds": seconds(SPACING_MS),
+            "gap_seconds": seconds(GAP_MS),
+            "kept_seconds": seconds(KEPT_MS),
+            "ago_seconds": self.0.iter().map(ago).collect::<Vec<_>>(),
             "ready": column(|sample| sample.ready),
             "held": column(|sample| sample.held),
             "delayed": column(|sample| sample.delayed),
@@ -141,6 +141,10 @@ impl History {
     }
 }
 
+pub fn seconds(ms: u64) -> f64 {
+    Duration::from_millis(ms).as_secs_f64()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,7 +166,7 @@ mod tests {
             histories.add("jobs", second * 1000, 7, &stats(second * 10, second));
         }
         let json = json(&histories, 12_000);
-        assert_eq!(json["at_ms"], json!([0, 5000, 10_000]));
+        assert_eq!(json["ago_seconds"], json!([12.0, 7.0, 2.0]));
         assert_eq!(json["ready"], json!([0, 5, 10]));
         assert_eq!(json["sent_per_second"], json!([null, 10.0, 10.0]));
     }
@@ -174,9 +178,9 @@ mod tests {
             histories.add("jobs", sample * SPACING_MS, 7, &stats(sample, 1));
         }
         let now_ms = 1_999 * SPACING_MS;
-        let at_ms = json(&histories, now_ms)["at_ms"].clone();
-        assert_eq!(at_ms.as_array().unwrap().len(), SAMPLES);
-        assert_eq!(at_ms[0], now_ms - KEPT_MS);
+        let ago = json(&histories, now_ms)["ago_seconds"].clone();
+        assert_eq!(ago.as_array().unwrap().len(), SAMPLES);
+        assert_eq!(ago[0], seconds(KEPT_MS));
         // A removed queue is dropped when its last sample is too old.
         histories.forget_old(now_ms + KEPT_MS);
         assert!(histories.get("jobs").is_some());
@@ -209,7 +213,7 @@ mod tests {
         for at_ms in [100_000, 105_000, 50_000, 55_000] {
             histories.add("jobs", at_ms, 7, &stats(0, 1));
         }
-        assert_eq!(json(&histories, 55_000)["at_ms"], json!([50_000, 55_000]));
+        assert_eq!(json(&histories, 55_000)["ago_seconds"], json!([5.0, 0.0]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::history::Histories;
+use super::history::{Histories, seconds};
 use crate::exit;
 use crate::secrets;
 use crate::top::watch::{Line, NodeLine, Watch};
@@ -110,10 +110,11 @@ impl State {
         let silent = silent.iter().filter_map(|one| one.silence(now_ms));
         let unreadable = unreadable.chain(silent);
         let unreadable = unreadable.map(|(queue, error)| json!({ "queue": queue, "error": error }));
+        let oldest = fresh.iter().map(|one| one.at_ms).filter(|at| *at > 0).min();
+        let ago = oldest.map(|at_ms| seconds(now_ms.saturating_sub(at_ms)));
         json!({
-            "now_ms": now_ms,
-            // The time of the oldest sample; `null` before the first one.
-            "sampled_ms": fresh.iter().map(|one| one.at_ms).filter(|at| *at > 0).min(),
+            // The age of the oldest sample; `null` before the first one.
+            "sampled_ago_seconds": ago,
             "queues": queues,
             "nodes": nodes,
             "unreadable": unreadable.collect::<Vec<_>>(),

@@ -1,7 +1,9 @@
 //! Held messages: the holder's health, the end of the lease, and payload memory, as shown by
 //! commands that attach later.
 
-use std::time::Duration;
+use std::pin::pin;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
 use ipc_queue::QueueOptions;
 use nix::sys::signal::Signal;
@@ -99,17 +101,116 @@ fn the_largest_payload_shown_to_fit_is_accepted() {
 }
 
 #[test]
-fn a_blocked_sender_and_a_blocked_receiver_are_seen() {
+fn blocked_senders_and_receivers_are_counted_and_a_killed_one_is_not() {
     let place = Place::new("blocked");
-    let queue = place.make("jobs", &QueueOptions::new().capacity(1));
+    // No process has it open besides those that wait, so that none frees a killed one's slot.
+    drop(place.make("jobs", &QueueOptions::new().capacity(1)));
     let name = place.name("jobs");
-    let receiver = Running::start(&mut ipc(&["recv", &name, "--follow"]));
-    wait_until("a receiver waits", || stat(&name)["receivers_wait"] == true);
-    drop(receiver);
+    let counts = || {
+        let stat = stat(&name);
+        let count = |side: &str| stat[side].as_u64().unwrap();
+        (count("blocked_senders"), count("blocked_receivers"))
+    };
+    assert_eq!(counts(), (0, 0));
+    let receive = || Running::start(&mut ipc(&["recv", &name, "--follow"]));
+    let receivers = [receive(), receive()];
+    wait_until("two receivers wait", || counts() == (0, 2));
+    let shown = run(&["stat", &name]).expect(0).out;
+    assert!(shown.contains("2 receivers"), "{shown}");
+    // SIGKILL.
+    drop(receivers);
+    assert_eq!(counts(), (0, 0));
+    let queue = place.make("jobs", &QueueOptions::new());
     queue.transport().pause().unwrap();
     queue.sender().send(b"one").unwrap();
-    let _sender = Running::start(&mut ipc(&["send", &name, "two"]));
-    wait_until("a sender waits", || stat(&name)["senders_wait"] == true);
+    let senders = [(); 3].map(|()| Running::start(&mut ipc(&["send", &name, "two"])));
+    wait_until("three senders wait", || counts() == (3, 0));
     let shown = run(&["stat", &name]).expect(0).out;
-    assert!(shown.contains("a sender, for room"), "{shown}");
+    assert!(shown.contains("3 senders, waiting for room"), "{shown}");
+    let of_each = stat(&name)["participants"].clone();
+    let of_each = of_each.as_array().unwrap().iter();
+    assert_eq!(of_each.filter(|one| one["blocked_senders"] == 1).count(), 3);
+    let metrics = run(&["metrics", &name]).expect(0).out;
+    let mut lines = metrics.lines().filter(|line| line.contains(&name));
+    let metric = lines.find(|line| line.starts_with("ipc_queue_blocked_senders{"));
+    assert!(metric.is_some_and(|line| line.ends_with(" 3")), "{metrics}");
+    let top = run(&["top", &place.0, "--json", "--every", "1ms"])
+        .expect(0)
+        .json();
+    assert_eq!(top["queues"][0]["blocked_senders"], 3);
+    // They are served one by one.
+    for left in [2, 1, 0] {
+        queue.transport().resume().unwrap();
+        queue.receiver().recv().unwrap().ack().unwrap();
+        queue.transport().pause().unwrap();
+        wait_until("one less waits", || counts() == (left, 0));
+    }
+    for sender in senders {
+        sender.end().expect(0);
+    }
+}
+
+#[test]
+fn futures_that_wait_count_as_blocked_until_they_are_dropped() {
+    let place = Place::new("blocked-tasks");
+    let queue = place.make("jobs", &QueueOptions::new());
+    let blocked = || place.look("jobs").unwrap().blocked();
+    let (mut first, mut second) = (queue.receiver(), queue.receiver());
+    let mut context = Context::from_waker(Waker::noop());
+    {
+        let (mut first, mut second) = (pin!(first.recv_async()), pin!(second.recv_async()));
+        for _ in 0..2 {
+            assert!(first.as_mut().poll(&mut context).is_pending());
+            assert!(second.as_mut().poll(&mut context).is_pending());
+            assert_eq!((blocked().senders, blocked().receivers), (0, 2));
+        }
+    }
+    assert_eq!(blocked().receivers, 0);
+}
+
+#[test]
+fn commands_that_come_later_know_how_long_a_message_has_been_held_at_least() {
+    // Without a time limit, and with one that is extended several times.
+    for lease in [None, Some(Duration::from_millis(300))] {
+        let place = Place::new("held-for");
+        let name = place.name("jobs");
+        let mut options = QueueOptions::new();
+        if let Some(lease) = lease {
+            options = options.lease(lease);
+        }
+        let queue = place.make("jobs", &options);
+        queue.sender().send(b"one").unwrap();
+        let work = ["work", &name, "-j", "2", "--", "sleep", "1000"];
+        let _worker = Running::start(&mut ipc(&work));
+        let held = |index: usize, bound: &str| {
+            let lease = &stat(&name)["leases"][index];
+            lease[format!("held_{bound}_seconds")].as_f64()
+        };
+        wait_until("it is known", || {
+            let least = held(0, "at_least").unwrap_or_default();
+            // No lease began as long ago.
+            least > lease.unwrap_or_default().as_secs_f64() * 2.0
+        });
+        assert!(held(0, "at_least") <= held(0, "at_most"));
+        let shown = run(&["stat", &name]).expect(0).out;
+        let row = shown.lines().find(|line| line.contains(" alive "));
+        assert!(row.is_some_and(|row| !row.contains("up to")), "{shown}");
+        // Which of the two it took is not known at once, so nothing too long is said.
+        queue.sender().send(b"two").unwrap();
+        let second = Instant::now();
+        let inspector = place.look("jobs").unwrap();
+        wait_until("both are held", || inspector.lease_views().len() == 2);
+        wait_until("it is known again", || {
+            let least = inspector.lease_views()[1].held_at_least;
+            assert!(least <= second.elapsed(), "{least:?}");
+            !least.is_zero()
+        });
+        let metrics = run(&["metrics", &name]).expect(0).out;
+        let mut lines = metrics.lines();
+        let longest = lines.find(|line| line.starts_with("ipc_queue_longest_held_seconds{"));
+        assert!(
+            longest.is_some_and(|line| !line.ends_with(" 0")),
+            "{metrics}"
+        );
+    }
 }

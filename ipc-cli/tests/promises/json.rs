@@ -497,12 +497,51 @@ fn serves(schema: &Schema) {
 fn serves_a_page(schema: &Schema) {
     let scene = Scene::new("json-web");
     let name = scene.name();
-    let web = Web::start(&[&scene.place.0]);
+    let web = Web::start(&[&scene.place.0, "--allow-actions"]);
     schema.check_value("web", &web.said);
-    let row = web.line(&name);
-    let picture = json!({ "queues": [row], "held": [], "nodes": [] });
-    schema.check_value("top", &picture);
-    schema.check_value("stat", &web.json(&format!("/api/queues/{name}")));
+    web.line(&name);
+    let origin = format!("http://{}", web.at);
+    let token = web.said["url"].as_str().unwrap();
+    let token = token.split_once("#token=").unwrap().1;
+    let headers = [("Origin", &origin[..]), ("X-Ipc-Token", token)];
+    let documented = documented_requests();
+    for (method, path, definition) in &documented {
+        let path = path.replace("NAME", &name.replace('/', "%2F"));
+        let answer = web.request(method, &path, &headers);
+        assert_eq!(answer.status, 200, "{method} {path}: {answer:?}");
+        schema.check_value(definition, &answer.json());
+    }
+    let refused = web.request("POST", "/api/pause/no", &headers);
+    assert_eq!(refused.status, 404, "{refused:?}");
+    schema.check_value("web-error", &refused.json());
+    let all = schema.definitions().keys();
+    for definition in all.filter(|name| name.starts_with("web-") && *name != "web-error") {
+        let mut requests = documented.iter();
+        assert!(
+            requests.any(|(.., of)| of == definition),
+            "docs/json.md has no request for {definition}"
+        );
+    }
+    // A queue that is not there.
+    let missing = format!("shm:{}", scene.place.name("missing"));
+    let web = Web::start(&[&missing]);
+    wait_until("it is unreadable", || {
+        let all = web.json("/api/queues");
+        schema.check_value("web-queues", &all);
+        all["unreadable"][0]["queue"] == missing
+    });
+}
+
+/// Returns the requests of the table in `docs/json.md`: method, path and definition.
+fn documented_requests() -> Vec<(String, String, String)> {
+    let document = docs("json.md");
+    let rows = document.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split("` | `");
+        let (method, path) = cells.next()?.split_once(" /api/")?;
+        let definition = cells.next()?.split('`').next()?;
+        Some((method.into(), format!("/api/{path}"), definition.into()))
+    });
+    rows.collect()
 }
 
 /// Checks a dead letter whose receiver was ended by a signal.

@@ -1,11 +1,14 @@
 //! `top` in a terminal of 80 columns and 24 lines: what it shows, and what the keys do.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Instant;
 
 use ipc_queue::QueueOptions;
 
-use crate::place::{Place, run, say_skipped, wait_until};
+use crate::doctor::Folder;
+use crate::place::{PATIENCE, Place, run, say_skipped, wait_until};
 
 /// A terminal in which `ipc top` runs.
 struct Screen {
@@ -48,10 +51,11 @@ impl Screen {
 
     #[track_caller]
     fn wait_for(&self, words: &[&str]) {
-        wait_until(&format!("{words:?} on the screen"), || {
-            let text = self.text();
-            words.iter().all(|word| text.contains(word))
-        });
+        let (started, mut text) = (Instant::now(), self.text());
+        while let Some(missing) = words.iter().find(|word| !text.contains(*word)) {
+            assert!(started.elapsed() < PATIENCE, "no {missing:?} in\n{text}");
+            text = self.text();
+        }
     }
 
     fn has_ended(&self) -> bool {
@@ -164,8 +168,8 @@ fn keys_sort_filter_show_one_queue_and_act_once_confirmed() {
         screen.wait_for(&[said]);
         wait_until("the next look", || {
             let text = screen.text();
-            let mut lines = text.lines().filter(|line| line.starts_with("state"));
-            lines.any(|line| line.contains(state))
+            let title = text.lines().next().unwrap_or_default();
+            title.contains("b-many") && title.trim_end().ends_with(state)
         });
     }
     let stats = many.transport().stats().unwrap();
@@ -179,6 +183,75 @@ fn keys_sort_filter_show_one_queue_and_act_once_confirmed() {
     screen.press("Escape");
     screen.wait_for(&["QUEUE"]);
     run(&["rm", "--force", &place.name("b-many")]).expect(0);
+}
+
+#[test]
+fn a_queue_alone_shows_its_pool_holders_and_dead_letters_with_the_error_of_the_command() {
+    let place = Place::new("top-alone");
+    let options = QueueOptions::new()
+        .capacity(8)
+        .max_message_bytes(4096)
+        .pool_bytes(16384);
+    let queue = place.make("jobs", &options);
+    queue.sender().send(b"clip-7.mov").unwrap();
+    let fail = "echo decode: bad header at byte 3 >&2; exit 65";
+    let work = [
+        "work",
+        &place.name("jobs"),
+        "--count",
+        "1",
+        "--",
+        "sh",
+        "-c",
+        fail,
+    ];
+    run(&work).expect(0);
+    queue.sender().send(&[b'x'; 4096]).unwrap();
+    let receiver = queue.receiver();
+    let held = receiver.recv().unwrap();
+    let Some(screen) = Screen::start(&place, "alone") else {
+        return;
+    };
+    screen.wait_for(&["jobs"]);
+    screen.press("Enter");
+    let pid = std::process::id().to_string();
+    screen.wait_for(&[
+        " 2 of 8 places",
+        "0/s sent, 0/s acked",
+        "0 ready, 1 held, 1 dead letters",
+        "of 16.0 KiB used; a payload of up to 4.0 KiB",
+        "processes",
+        "DEAD LETTER",
+        "exit code 65: decode: bad header at byte 3",
+        "HELD IN",
+        &held.id().to_string(),
+        &pid,
+        "alive",
+        "r requeue dead letters",
+    ]);
+    screen.press("r");
+    screen.wait_for(&["requeue all dead letters"]);
+    screen.press("y");
+    screen.wait_for(&["1 requeued", "1 ready, 1 held"]);
+    wait_until("the letter is not shown any more", || {
+        !screen.text().contains("DEAD LETTER")
+    });
+    held.ack().unwrap();
+}
+
+#[test]
+fn queues_that_cannot_be_read_are_counted() {
+    let folder = Folder::new();
+    folder.run(&["create", "jobs"]).expect(0);
+    fs::write(folder.file("bad"), "").unwrap();
+    let shown = folder
+        .run(&["top", "--once", "--every", "1ms"])
+        .expect(0)
+        .out;
+    assert!(
+        shown.contains("1 queue,") && shown.contains("1 can't be read"),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -92,7 +92,13 @@ fn the_page_agrees_with_top_stat_and_the_truth_after_a_storm_of_kills() {
     let letters = run(&["dlq", "ls", &name, "--json"]).expect(0).json();
     let letters = letters.as_array().unwrap().len() as u64;
     assert!(quiet.crashes > 0 && letters > 0, "{quiet:?}");
-    assert_eq!(quiet.sent, quiet.acked + waits + letters, "{quiet:?}");
+    // A process that was killed between an operation and its counter has one count less.
+    let accounted = quiet.acked + waits + letters;
+    let (senders, receivers) = (KILLS as u64, 2 * KILLS as u64);
+    assert!(
+        accounted <= quiet.sent + senders && quiet.sent <= accounted + receivers,
+        "{accounted}: {quiet:?}"
+    );
 
     all_say(&place, &web, &name, &quiet, [waits, letters, 0]);
     // The truth once more, by taking everything.

@@ -32,6 +32,7 @@ ipc_nats::on_each_server! {
     a_killed_senders_key_is_free_at_once_and_a_live_senders_key_is_not
     the_place_of_a_sender_killed_before_publishing_is_freed_after_a_while
     a_message_whose_sender_was_killed_before_it_was_confirmed_is_sent_once_by_its_key
+    messages_with_unconfirmed_acks_of_a_killed_receiver_are_gone_or_come_again
 }
 
 fn create(server: &TestServer, options: &QueueOptions) -> (String, ByteQueue) {
@@ -284,5 +285,37 @@ fn a_message_whose_sender_was_killed_before_it_was_confirmed_is_sent_once_by_its
         assert_eq!(delivery.payload(), expected.as_bytes());
         delivery.ack().expect("we hold it");
         assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
+    }
+}
+
+/// The receiver is killed in its flush. The server got none of its acks, or the first.
+fn messages_with_unconfirmed_acks_of_a_killed_receiver_are_gone_or_come_again(program: &Program) {
+    const MESSAGES: [&[u8]; 3] = [b"acked first", b"acked second", b"held"];
+    for cut in [Cut::Before, Cut::After] {
+        let server = TestServer::of(program);
+        let leased = QueueOptions::new().lease(Duration::from_secs(1));
+        let (_, queue) = create(&server, &leased);
+        queue.sender().send_batch(&MESSAGES).expect("places");
+        let wire = Wire::to(&server, To::Ack, cut);
+        let mut other = Other::start(&format!("nats://{}/jobs", wire.host()));
+        other.notify("receive three and ack two later");
+        wait_until("an ack is on its way", || wire.is_cut());
+        drop(other);
+        let receiver = queue.receiver();
+        let mut again = Vec::new();
+        while queue.transport().stats().unwrap().in_use() > 0 {
+            let Ok(delivery) = receiver.recv_timeout(Duration::from_secs(1)) else {
+                continue;
+            };
+            assert_eq!(delivery.attempt(), 2);
+            again.push(delivery.payload().to_vec());
+            delivery.ack().expect("we hold it");
+        }
+        again.sort_unstable();
+        assert!(again.is_sorted_by(|one, next| one < next), "{again:?}");
+        if cut == Cut::Before {
+            assert_eq!(again, MESSAGES);
+        }
+        assert!(again.iter().any(|message| message == b"held"), "{again:?}");
     }
 }

@@ -129,6 +129,15 @@ fn obey_if_requested() {
                 let sent = sender.send_with(b"for ever", &keyed);
                 panic!("the wire is cut: {sent:?}")
             }
+            "receive three and ack two later" => {
+                let three = std::iter::repeat_with(|| receiver.recv().expect("it was sent"));
+                let mut three: Vec<_> = three.take(3).collect();
+                for delivery in three.drain(..2) {
+                    receiver.ack_later(delivery).expect("we hold it");
+                }
+                let flushed = receiver.flush();
+                panic!("the wire is cut: {flushed:?}")
+            }
             "give up soon" => {
                 take_back_after(Duration::from_millis(100));
                 continue;

@@ -14,6 +14,8 @@ use ipc_nats::testing::TestServer;
 pub enum To {
     Work,
     Places,
+    /// The deletion of a record: an ack.
+    Ack,
     /// The message that creates the first stream of a queue.
     NewStream,
 }
@@ -90,6 +92,7 @@ fn goes(to: To, bytes: &[u8]) -> bool {
     let (subject, stream) = match to {
         To::Work => ("HPUB ipc-", "-work-"),
         To::Places => ("HPUB ipc-", "-places-"),
+        To::Ack => ("PUB $JS.API.STREAM.MSG.DELETE.ipc-", "-places-"),
         To::NewStream => ("PUB $JS.API.STREAM.CREATE.ipc-", ""),
     };
     let text = String::from_utf8_lossy(bytes);

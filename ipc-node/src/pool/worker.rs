@@ -4,7 +4,8 @@
 //! A process ends with its pool, and so do the programs it started: see `lifeline`.
 //!
 //! A worker publishes an answer before it acks the job. If it is killed in between, the job runs
-//! again and causes a second answer, which the pool drops.
+//! again and causes a second answer, which the pool drops. It receives the next job without waiting
+//! until a server confirms the ack.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -19,8 +20,8 @@ use std::time::Duration;
 
 use ipc_proto::{CodecError, Kind, codec};
 use ipc_queue::{
-    ByteDelivery, ByteQueue, ByteSender, Nack, OwnedByteDelivery, QueueError, SendFailure,
-    SendTimeoutError, SettleError, SettleFailure, Unavailable,
+    BatchAckError, ByteDelivery, ByteQueue, ByteReceiver, ByteSender, Nack, OwnedByteDelivery,
+    QueueError, SendFailure, SendTimeoutError, SettleError, SettleFailure, Unavailable,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -249,44 +250,44 @@ impl Handlers {
             worker.die_if_killed();
             outage.over();
             served += 1;
-            let leaves = matches!(self.serve(&worker, delivery)?, End::Leave);
+            let leaves = matches!(self.serve(&worker, &receiver, delivery)?, End::Leave);
             if leaves || served == worker.config.max_jobs {
+                check_acks(receiver.flush())?;
                 return Ok(worker.say(What::Leaving)?);
             }
         }
     }
 
-    fn serve(&self, worker: &Worker, delivery: ByteDelivery<'_>) -> Result<End, Trouble> {
+    fn serve(
+        &self,
+        worker: &Worker,
+        receiver: &ByteReceiver,
+        delivery: ByteDelivery<'_>,
+    ) -> Result<End, Trouble> {
         if delivery.kind() == Kind::Shutdown {
             delivery.ack()?;
             return Ok(End::Leave);
         }
         let attempt = delivery.attempt();
-        let (end, settled) = if worker.config.keep_alive.is_some() {
+        let (end, delivery) = if worker.config.keep_alive.is_some() {
             let payload = delivery.payload().to_vec();
             worker.kept.put(delivery.into_owned());
             let end = self.handle(worker, &payload, Hold::Kept, attempt)?;
-            let settled = worker.kept.settle(&end);
-            (end, settled)
+            (end, worker.kept.take().map(ByteDelivery::from))
         } else {
             let hold = Hold::Lent(&delivery);
             let end = self.handle(worker, delivery.payload(), hold, attempt)?;
-            let settled = match &end {
-                End::Bury => delivery.bury(),
-                End::Retry(why) => delivery.nack_with(Nack::new().reason(why)),
-                _ => delivery.ack(),
-            };
-            (end, settled)
+            (end, Some(delivery))
         };
-        let Err(error) = settled else { return Ok(end) };
-        match error.failure {
-            // The lease was lost without a sign of life: another worker has the job, had it, or
-            // will have it.
-            SettleFailure::LeaseLost
-            // The next call finds out whether the queue is gone.
-            | SettleFailure::Unavailable(Unavailable::Transport { .. }) => Ok(end),
-            _ => Err(error.into()),
+        let Some(delivery) = delivery else {
+            return Ok(end);
+        };
+        match &end {
+            End::Bury => check_settled(delivery.bury())?,
+            End::Retry(why) => check_settled(delivery.nack_with(Nack::new().reason(why)))?,
+            _ => check_acks(receiver.ack_later(delivery))?,
         }
+        Ok(end)
     }
 
     fn handle(
@@ -452,14 +453,8 @@ impl Kept {
         let _ = held.as_ref().map(|held| held.extend(lease));
     }
 
-    fn settle(&self, end: &End) -> Result<(), SettleError> {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (held, end) {
-            (None, _) => Ok(()),
-            (Some(held), End::Bury) => held.bury(),
-            (Some(held), End::Retry(why)) => held.nack_with(Nack::new().reason(why)),
-            (Some(held), _) => held.ack(),
-        }
+    fn take(&self) -> Option<OwnedByteDelivery> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -513,6 +508,27 @@ impl Context<'_> {
     #[must_use]
     pub fn worker(&self) -> &str {
         &self.worker.config.name
+    }
+}
+
+/// Ignores acks that failed because the message is delivered again, or may be.
+fn check_acks(acked: Result<(), BatchAckError>) -> Result<(), SettleError> {
+    let Err(error) = acked else { return Ok(()) };
+    for failure in error.failures() {
+        check_settled(Err(failure.clone()))?;
+    }
+    Ok(())
+}
+
+fn check_settled(settled: Result<(), SettleError>) -> Result<(), SettleError> {
+    let Err(error) = settled else { return Ok(()) };
+    match error.failure {
+        // The lease was lost without a sign of life: another worker has the job, had it, or will
+        // have it.
+        SettleFailure::LeaseLost
+        // The next call finds out whether the queue is gone.
+        | SettleFailure::Unavailable(Unavailable::Transport { .. }) => Ok(()),
+        _ => Err(error),
     }
 }
 

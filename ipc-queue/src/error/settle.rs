@@ -61,7 +61,8 @@ impl SettleError {
     }
 }
 
-/// A batch of which not every delivery could be acknowledged.
+/// Acks of several deliveries, not all of which succeeded: those of a batch, or those that were in
+/// flight.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[error("{acked} messages were acknowledged, {failed} were not; the first of these: {first}")]
@@ -73,8 +74,30 @@ pub struct BatchAckError {
     /// The reason why the first of them was not.
     #[source]
     pub first: SettleError,
-    /// Why the others were not, in the order of the batch.
+    /// Why the others were not, in the order of the acks.
     pub others: Vec<SettleError>,
+}
+
+impl BatchAckError {
+    /// Returns the error of these acks, if at least one failed.
+    pub(crate) fn check(acked: usize, failures: Vec<SettleError>) -> Result<(), Self> {
+        let failed = failures.len();
+        let mut failures = failures.into_iter();
+        match failures.next() {
+            None => Ok(()),
+            Some(first) => Err(Self {
+                acked,
+                failed,
+                first,
+                others: failures.collect(),
+            }),
+        }
+    }
+
+    /// Returns why each message was not acknowledged, in the order of the acks.
+    pub fn failures(&self) -> impl Iterator<Item = &SettleError> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
 }
 
 /// A queue that was not drained.

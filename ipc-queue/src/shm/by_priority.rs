@@ -14,6 +14,7 @@ use super::receiver::{LevelReceiver, ShmDelivery};
 use super::ring::Lease;
 use super::sender::{LevelSender, ShmLoan, ShmPlace};
 use super::spin::Spin;
+use super::tally::Side;
 use crate::aging;
 use crate::capability::{Feature, Unsupported};
 use crate::contract::{ReceivePort, SendPort};
@@ -231,7 +232,8 @@ impl ShmReceiver {
         let attempt = || self.try_take().transpose();
         let more = || self.has_more();
         let shared = &*self.shared;
-        let waited = shared.wait_for(shared.items(), wait, &self.spin, attempt, more);
+        let side = Some(Side::Receive);
+        let waited = shared.wait_for(shared.items(), side, wait, &self.spin, attempt, more);
         waited.unwrap_or_else(|waited| Err(shared.nothing_came(waited)))
     }
 

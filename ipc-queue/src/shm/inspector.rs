@@ -8,13 +8,14 @@
 use std::path::PathBuf;
 
 use ipc_proto::{Headers, Kind, MessageId, Name, Priority, QueueSettings, Timestamp};
-use ipc_shm::{Expected, Namespace, Participant, Participants, Presence, Segment};
+use ipc_shm::{Expected, Member, Namespace, Participant, Participants, Presence, Segment};
 
+use super::blocked::{self, BlockedView};
 use super::contents::Contents;
 use super::geometry::{self, LAYOUT_HASH};
 use super::leases::{LeaseView, PoolView};
 use super::word::CellKind;
-use super::{ITEMS, KIND, ROOM, open_error};
+use super::{KIND, open_error};
 use crate::contract::LeaseInfo;
 use crate::dead_letter::DeadLetter;
 use crate::error::QueueError;
@@ -155,9 +156,10 @@ impl Inspector {
             .collect()
     }
 
-    /// The leases, each with the process that holds it and when it ends.
+    /// The leases, each with the process that holds it, when it ends, and how long it has lasted at
+    /// least.
     ///
-    /// When a lease began is not noted in the segment.
+    /// When a lease began is not in the segment: that would cost each message a clock reading.
     #[must_use]
     pub fn lease_views(&self) -> Vec<LeaseView> {
         self.contents.lease_views(&self.segment, &self.table)
@@ -177,12 +179,22 @@ impl Inspector {
         self.contents.room()
     }
 
-    /// Whether a sender waits for room, and whether a receiver waits for a message. The flags are
-    /// lowered by the next wake-up, so they may last after the waiter left.
+    /// Returns the number of senders that wait for room, and of receivers that wait for a message,
+    /// in all processes that live.
     #[must_use]
-    pub fn has_waiters(&self) -> (bool, bool) {
-        let has = |event| self.segment.event(event).has_waiters();
-        (has(ROOM), has(ITEMS))
+    pub fn blocked(&self) -> BlockedView {
+        let live = self.participants().into_iter().filter(|(_, gone)| !gone);
+        let blocked = live.map(|(slot, _)| self.blocked_in(slot.member));
+        blocked.fold(BlockedView::default(), |all, one| BlockedView {
+            senders: all.senders + one.senders,
+            receivers: all.receivers + one.receivers,
+        })
+    }
+
+    /// The same for one attached process. That of a process that is gone says nothing.
+    #[must_use]
+    pub fn blocked_in(&self, member: Member) -> BlockedView {
+        blocked::of_member(&self.table, member)
     }
 
     /// Returns whether any attached process still runs, in whatever PID namespace. Checked by the

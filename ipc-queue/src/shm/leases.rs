@@ -9,6 +9,7 @@ use ipc_shm::{Participant, Participants, Segment, clock};
 
 use super::contents::Contents;
 use super::due::Due;
+use super::last_taken;
 use super::word::CellKind;
 
 /// A message that a receiver holds.
@@ -29,6 +30,10 @@ pub struct LeaseView {
     /// The time until the lease ends; zero if it is over and no process noted that yet. `None`: it
     /// has no end, or no watcher has recorded one yet.
     pub ends_in: Option<Duration>,
+    /// The time for which it has been held at least: its holder has taken nothing since. Counted
+    /// from the holder's next regular look, so up to half a second is missing. Zero if the holder
+    /// has just taken another message.
+    pub held_at_least: Duration,
 }
 
 /// The memory for payloads that do not fit in their cells. With priorities, that of all four.
@@ -63,6 +68,9 @@ impl Contents {
                     continue;
                 }
                 let holder = table.get(seat.slot());
+                let taken = self.counters.taken_in(seat.slot());
+                let since = last_taken::of_member(table, holder.member, taken);
+                let since = since.unwrap_or(now).since_boot();
                 let left = |end: Due| end.since_boot().saturating_sub(now.since_boot());
                 leases.push(LeaseView {
                     message: envelope.id,
@@ -71,6 +79,7 @@ impl Contents {
                     is_gone: table.is_departed(segment, holder.member),
                     holder,
                     ends_in: self.settings.lease.and(ends).map(left),
+                    held_at_least: now.since_boot().saturating_sub(since),
                 });
             }
         }

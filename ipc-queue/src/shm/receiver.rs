@@ -222,9 +222,14 @@ impl LevelReceiver {
     fn wait_for_item(&self, wait: Wait) -> Result<Lease, RecvPortError> {
         let attempt = || self.try_take().transpose();
         let more = || self.has_more();
-        let waited = self
-            .shared
-            .wait_for(self.shared.items(), wait, &self.spin, attempt, more);
+        let waited = self.shared.wait_for(
+            self.shared.items(),
+            Some(Side::Receive),
+            wait,
+            &self.spin,
+            attempt,
+            more,
+        );
         waited.unwrap_or_else(|waited| Err(self.shared.nothing_came(waited)))
     }
 

@@ -378,9 +378,14 @@ impl LevelSender {
             }
         };
         let more = || self.has_more();
-        let waited = self
-            .shared
-            .wait_for(self.shared.room(), wait, &self.spin, attempt, more);
+        let waited = self.shared.wait_for(
+            self.shared.room(),
+            Some(Side::Send),
+            wait,
+            &self.spin,
+            attempt,
+            more,
+        );
         waited.unwrap_or_else(|waited| {
             self.lane.add(Sent::Refused, 1);
             Err(SendPortError::NoRoom {

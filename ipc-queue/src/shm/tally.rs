@@ -103,6 +103,14 @@ impl Counters {
         }
     }
 
+    /// Returns the number of messages that the processes in this slot have taken so far.
+    pub(crate) fn taken_in(&self, slot: u16) -> u64 {
+        let first = usize::from(slot) * LANES + Side::Receive as usize;
+        let count =
+            |lane: usize| self.lanes.get(lane)[Received::Messages as usize].load(Ordering::Relaxed);
+        count(first).wrapping_add(count(first + 2))
+    }
+
     fn total(&self, side: Side, what: usize) -> u64 {
         (0..self.lanes.count())
             .filter(|lane| lane % 2 == side as usize)

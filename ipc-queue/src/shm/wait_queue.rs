@@ -7,7 +7,8 @@ use std::time::Duration;
 use ipc_shm::wait::{Event, Ticket};
 use ipc_shm::watch::{Running, Watched};
 
-use super::{Hold, ITEMS, ROOM, Shared};
+use super::tally::Side;
+use super::{Hold, ITEMS, ROOM, Shared, blocked};
 use crate::notifier::{Notifier, WaitQueue};
 
 /// One of a queue's events, as a wait queue.
@@ -42,6 +43,13 @@ impl ShmWaitQueue {
     fn event(&self) -> Event<'_> {
         Event::new(&self.shared.events[self.event])
     }
+
+    fn side(&self) -> Side {
+        match self.event {
+            ROOM => Side::Send,
+            _ => Side::Receive,
+        }
+    }
 }
 
 impl WaitQueue for ShmWaitQueue {
@@ -59,6 +67,14 @@ impl WaitQueue for ShmWaitQueue {
 
     fn maintain(&self) {
         let _ = self.shared.maintain(&Running::default());
+    }
+
+    fn registered(&self) {
+        blocked::add(&self.shared.attachment, self.side());
+    }
+
+    fn left(&self) {
+        blocked::remove(&self.shared.attachment, self.side());
     }
 
     fn wakes_all(&self) -> bool {

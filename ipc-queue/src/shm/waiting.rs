@@ -12,7 +12,9 @@ use ipc_shm::wait::{Event, Woken, time_left};
 use ipc_shm::watch::{self, Running};
 use ipc_shm::{DELETED, FileLoss, REMOVED, TRUNCATED};
 
+use super::blocked::Blocked;
 use super::spin::Spin;
+use super::tally::Side;
 use super::{CLOSED, PAUSED, Shared};
 use crate::control::{ControlCall, ControlFailure};
 use crate::error::{DrainError, RecvPortError, SendFailure, Unavailable};
@@ -124,7 +126,7 @@ impl Shared {
             return end;
         }
         let spin = Spin::default();
-        let waited = self.wait_for(self.items(), wait, &spin, look, || false);
+        let waited = self.wait_for(self.items(), None, wait, &spin, look, || false);
         waited.unwrap_or_else(|waited| {
             let stats = self.stats();
             Err(DrainError::TimedOut {
@@ -136,10 +138,12 @@ impl Shared {
     }
 
     /// Tries until `attempt` returns something: first eagerly, then asleep between notifications.
-    /// The error has the length of the wait; `None`: no wait was permitted.
+    /// The error has the length of the wait; `None`: no wait was permitted. A handle that sleeps
+    /// counts as one that is blocked on `side`.
     pub(super) fn wait_for<T>(
         &self,
         event: Event<'_>,
+        side: Option<Side>,
         wait: Wait,
         spin: &Spin,
         mut attempt: impl FnMut() -> Option<T>,
@@ -154,7 +158,7 @@ impl Shared {
         if let Some(found) = spin.look(&mut attempt) {
             return Ok(found);
         }
-        let mut changes = None;
+        let (mut changes, mut blocked) = (None, None);
         loop {
             let ticket = event.prepare();
             if let Some(found) = attempt() {
@@ -172,6 +176,9 @@ impl Shared {
             let now = self.attachment.segment().changes().load(Ordering::Relaxed);
             if changes.replace(now) != Some(now) {
                 watch::nudge();
+            }
+            if blocked.is_none() {
+                blocked = side.map(|side| Blocked::new(&self.attachment, side));
             }
             // The watcher does the maintenance below, if there is one.
             if event.wait(ticket, left) == Woken::TimedOut && !watch::is_running() {

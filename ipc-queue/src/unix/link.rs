@@ -140,6 +140,11 @@ impl Link {
         wait: Wait,
     ) -> Result<Received<Answer>, Lost> {
         let id = self.ask(ask, carried)?;
+        self.answer(id, wait)
+    }
+
+    /// Waits for the only answer to request `id`.
+    pub(super) fn answer(&self, id: u32, wait: Wait) -> Result<Received<Answer>, Lost> {
         let answer = self.next_answer(id, wait);
         self.inbox().answers.remove(&id);
         answer
@@ -172,7 +177,8 @@ impl Link {
         }
     }
 
-    fn ask(&self, ask: &Ask, carried: &Carried<'_>) -> Result<u32, Lost> {
+    /// Sends a request, and returns its number. Its answer stays here until it is read.
+    pub(super) fn ask(&self, ask: &Ask, carried: &Carried<'_>) -> Result<u32, Lost> {
         if !self.is_ours() {
             return Err(Lost::Forked);
         }

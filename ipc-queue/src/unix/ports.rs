@@ -25,7 +25,7 @@ use crate::notifier::Notifier;
 use crate::port::{PortDelivery, PortLoan, PublishOnce};
 use crate::send_options::SendOptions;
 use crate::settle::Settle;
-use crate::settle_once::{AckTogether, SettleOnce};
+use crate::settle_once::{AckTogether, AcksInFlight, SettleOnce};
 use crate::wait::Wait;
 
 /// The part that senders and receivers share.
@@ -57,6 +57,12 @@ struct UnixHeld {
     client: Arc<Client>,
     link: Arc<Link>,
     ticket: u64,
+}
+
+/// Acks that were sent over this connection: their number in each frame, and the frame's request.
+struct UnixAcks {
+    link: Arc<Link>,
+    frames: Vec<(usize, Result<u32, Lost>)>,
 }
 
 /// The maximum number of messages in one frame.
@@ -437,25 +443,58 @@ fn not_settled(lost: Lost) -> SettleFailure {
 /// Sends one request for as many acks as fit into a frame.
 impl AckTogether for Link {
     fn ack_all(&self, tickets: &[u64]) -> Vec<Result<(), SettleFailure>> {
-        let mut ended = Vec::with_capacity(tickets.len());
-        for tickets in tickets.chunks(MOST_IN_FRAME) {
-            let before = ended.len();
-            let tickets = tickets.to_vec();
-            ended.resize(before + tickets.len(), Ok(()));
-            let some = &mut ended[before..];
-            let answer = self.call(&Ask::AckBatch { tickets }, &Carried::None, Wait::No);
-            match answer.map(|answer| answer.what) {
-                Ok(Answer::AckedBatch(failures)) => {
-                    for (index, failed) in failures {
-                        if let Some(one) = some.get_mut(index as usize) {
-                            *one = Err(failed.into());
-                        }
-                    }
+        let frames = tickets.chunks(MOST_IN_FRAME);
+        let answers = frames.flat_map(|tickets| {
+            let answer = self.start_frame(tickets);
+            acked(
+                tickets.len(),
+                answer.and_then(|id| self.answer(id, Wait::No)),
+            )
+        });
+        answers.collect()
+    }
+
+    fn start_acks(self: Arc<Self>, tickets: &[u64]) -> Option<Box<dyn AcksInFlight>> {
+        let frames = tickets.chunks(MOST_IN_FRAME);
+        let frames = frames.map(|tickets| (tickets.len(), self.start_frame(tickets)));
+        let frames = frames.collect();
+        Some(Box::new(UnixAcks { link: self, frames }))
+    }
+}
+
+impl Link {
+    fn start_frame(&self, tickets: &[u64]) -> Result<u32, Lost> {
+        let tickets = tickets.to_vec();
+        self.ask(&Ask::AckBatch { tickets }, &Carried::None)
+    }
+}
+
+impl AcksInFlight for UnixAcks {
+    fn confirm(self: Box<Self>) -> Vec<Result<(), SettleFailure>> {
+        let answers = self.frames.into_iter().flat_map(|(count, asked)| {
+            let answer = asked.and_then(|id| match self.link.is_ours() {
+                true => self.link.answer(id, Wait::No),
+                false => Err(Lost::Forked),
+            });
+            acked(count, answer)
+        });
+        answers.collect()
+    }
+}
+
+/// Returns the results of `count` acks of one frame.
+fn acked(count: usize, answer: Result<Received<Answer>, Lost>) -> Vec<Result<(), SettleFailure>> {
+    let mut ended = vec![Ok(()); count];
+    match answer.map(|answer| answer.what) {
+        Ok(Answer::AckedBatch(failures)) => {
+            for (index, failed) in failures {
+                if let Some(one) = ended.get_mut(index as usize) {
+                    *one = Err(failed.into());
                 }
-                Ok(_) => some.fill(Err(nonsense().into())),
-                Err(lost) => some.fill(Err(not_settled(lost))),
             }
         }
-        ended
+        Ok(_) => ended.fill(Err(nonsense().into())),
+        Err(lost) => ended.fill(Err(not_settled(lost))),
     }
+    ended
 }

@@ -11,6 +11,7 @@ mod reasons;
 mod stage;
 mod stops;
 mod storm;
+mod together;
 mod truncated;
 mod weight;
 
@@ -29,6 +30,7 @@ fn role() {
         Some("cut") => truncated::be_cut(&queue(), words.next().unwrap()),
         Some("identity") => identity::play(queue, words.next().unwrap()),
         Some("reasons") => reasons::fail_for_ever(&queue()),
+        Some("batch") => together::hold(&queue()),
         Some("receiver") => storm::receive_for_ever(&queue()),
         _ => panic!("there is no role {role:?}"),
     }

@@ -21,7 +21,9 @@ use ipc_queue::{
 };
 use ipc_shm::Namespace;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 const ROLE: &str = "IPC_QUEUE_TEST_UNIX_ROLE";
@@ -108,6 +110,14 @@ impl Process {
                 return said.to_owned();
             }
         }
+    }
+
+    /// Stops the process. Returns when it is stopped.
+    fn stop(&self) {
+        let pid = Pid::from_raw(self.child.id().cast_signed());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
     }
 
     /// Kills the process. Returns when it is gone.
@@ -283,6 +293,83 @@ fn a_queue_in_shared_memory_is_available_again_with_its_next_server() {
     std::fs::remove_file(stage.socket()).unwrap();
 }
 
+/// The server is stopped, so that it reads no ack before it dies. Its successor delivers the messages
+/// again.
+#[test]
+fn a_server_killed_before_a_flush_has_lost_no_message_and_the_flush_reports_each() {
+    let stage = Stage::new();
+    let mut server = stage.start("serve shm");
+    assert_eq!(server.hear(), "serving");
+    let queue = stage.open();
+    let receiver = queue.receiver();
+    let ids: Vec<_> = (1..=3)
+        .map(|number| queue.sender().send(&content(number, 16)).unwrap())
+        .collect();
+    let mut held: Vec<_> = (0..3).map(|_| receiver.recv().unwrap()).collect();
+    server.stop();
+    for delivery in held.drain(..2) {
+        receiver.ack_later(delivery).unwrap();
+    }
+    assert_eq!(receiver.acks_in_flight(), 2);
+    server.kill();
+    let error = receiver.flush().unwrap_err();
+    assert_eq!((error.acked, error.failed), (0, 2));
+    let failed: Vec<_> = error.failures().map(|failure| failure.message).collect();
+    assert_eq!(failed, ids[..2]);
+    for failure in error.failures() {
+        assert!(
+            matches!(&failure.failure, SettleFailure::Unavailable(cause) if is_lost(cause)),
+            "{failure:?}"
+        );
+    }
+    drop(held);
+    receiver.flush().expect("each failure is reported once");
+
+    let mut server = stage.start("serve shm");
+    assert_eq!(server.hear(), "serving");
+    let mut again = Vec::new();
+    for _ in 0..3 {
+        let delivery = receiver.recv_timeout(PATIENCE).unwrap();
+        again.push((number_in(delivery.payload()), delivery.attempt()));
+        receiver.ack_later(delivery).unwrap();
+    }
+    receiver.flush().unwrap();
+    again.sort_unstable();
+    assert_eq!(again, [(1, 2), (2, 2), (3, 2)]);
+    assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
+    server.kill();
+    let namespace = namespace(stage.0.path());
+    assert!(ShmQueue::remove(&namespace, &jobs()).unwrap());
+    std::fs::remove_file(stage.socket()).unwrap();
+}
+
+#[test]
+fn a_client_killed_before_its_flush_loses_no_message() {
+    let stage = Stage::new();
+    let (server, _queue) = stage.serve_local();
+    let queue = stage.open();
+    for number in 0..6 {
+        queue.sender().send(&content(number, 16)).unwrap();
+    }
+    let mut client = stage.start("ack later");
+    assert_eq!(client.hear(), "acked 0, 1 and 2 later");
+    client.kill();
+    let receiver = queue.receiver();
+    let mut again = Vec::new();
+    while queue.transport().stats().unwrap().in_use() > 0 {
+        if let Ok(delivery) = receiver.recv_timeout(Duration::from_millis(50)) {
+            assert_eq!(delivery.attempt(), 2);
+            again.push(number_in(delivery.payload()));
+            delivery.ack().unwrap();
+        }
+    }
+    again.sort_unstable();
+    assert!(again.is_sorted_by(|one, next| one < next), "{again:?}");
+    let held: Vec<_> = again.iter().copied().filter(|number| *number > 2).collect();
+    assert_eq!(held, [3, 4, 5]);
+    drop(server);
+}
+
 #[test]
 fn another_user_is_refused() {
     const NOBODY: u32 = 65_534;
@@ -319,6 +406,15 @@ pub fn role() {
             let delivery = receiver.recv().unwrap();
             let number = number_in(delivery.payload());
             say(&format!("got {number}, attempt {}", delivery.attempt()));
+            wait_to_be_killed();
+        }
+        "ack later" => {
+            let receiver = open(&socket(folder)).receiver();
+            let mut held: Vec<_> = (0..6).map(|_| receiver.recv().unwrap()).collect();
+            for delivery in held.drain(..3) {
+                receiver.ack_later(delivery).unwrap();
+            }
+            say("acked 0, 1 and 2 later");
             wait_to_be_killed();
         }
         "lend" => {

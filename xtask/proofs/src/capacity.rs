@@ -20,6 +20,7 @@ use clap::{Args, ValueEnum};
 use ipc_nats::testing::{self, TestCluster, TestServer};
 
 use figures::Figures;
+use hand::Manner;
 use place::Place;
 use traffic::Crew;
 
@@ -53,9 +54,17 @@ enum Part {
     Cluster,
     /// The cluster, when one of its servers is killed
     Silence,
+    /// Batches, acks in flight and many receivers, at a socket and over one NATS server
+    Receivers,
 }
 
-const PARTS: [Part; 4] = [Part::Host, Part::Server, Part::Cluster, Part::Silence];
+const PARTS: [Part; 5] = [
+    Part::Host,
+    Part::Server,
+    Part::Cluster,
+    Part::Silence,
+    Part::Receivers,
+];
 
 /// Measures in another process, with its queues in a folder that is removed at its end.
 pub fn run(options: &Options) -> Result<ExitCode> {
@@ -122,6 +131,7 @@ impl Part {
             Self::Server => server(repeat, &mut figures)?,
             Self::Cluster => nats(&Place::cluster(&TestCluster::start()), repeat, &mut figures)?,
             Self::Silence => silence::measure(repeat, &mut figures)?,
+            Self::Receivers => receivers(repeat, &mut figures)?,
         }
         Ok(figures)
     }
@@ -164,6 +174,29 @@ fn host(repeat: u32, figures: &mut Figures) -> Result<()> {
             }
             traffic::single(&place, figures)?;
             traffic::round_trip(&place, figures)?;
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of receivers that compete.
+const RECEIVERS: [usize; 4] = [1, 4, 16, 64];
+
+fn receivers(repeat: u32, figures: &mut Figures) -> Result<()> {
+    let sockets = tempfile::tempdir()?;
+    let server = TestServer::start();
+    let places = [
+        Place::Unix(sockets.path().to_owned()),
+        Place::server(&server, true),
+    ];
+    for place in places {
+        for _ in 0..repeat {
+            for manner in [Manner::Single, Manner::InFlight, Manner::Batches] {
+                traffic::saving(&place, manner, figures)?;
+            }
+            for count in RECEIVERS {
+                traffic::receivers(&place, count, figures)?;
+            }
         }
     }
     Ok(())

@@ -174,7 +174,7 @@ class AllQueues {
   async poll() {
     this.all = await ask("/api/queues");
     this.draw();
-    return this.all.sampled_ms === null ? null : this.all.now_ms - this.all.sampled_ms;
+    return this.all.sampled_ago_seconds;
   }
 
   draw() {
@@ -210,7 +210,7 @@ class AllQueues {
     this.none.hidden = lines.length + bad.length > 0;
     this.none.textContent = all
       ? "No queue has this in its name."
-      : this.all.sampled_ms === null
+      : this.all.sampled_ago_seconds === null
         ? "Taking the first sample…"
         : "There is no queue yet. A program makes one when it opens it; so does: ipc create jobs";
     this.nodes.replaceChildren(...(nodes.length ? [nodesCard(nodes)] : []));
@@ -309,7 +309,7 @@ class OneQueue {
     const line = list.value.queues.find((one) => one.queue === this.name);
     if (!problem && line) await this.draw(stat.value, line, list.value.actions);
     await this.history();
-    return list.value.sampled_ms === null ? null : list.value.now_ms - list.value.sampled_ms;
+    return list.value.sampled_ago_seconds;
   }
 
   async history() {
@@ -384,11 +384,11 @@ class OneQueue {
     if (stat.leases === null) return null;
     const columns = [
       ["Message", "mono name"], ["Holder", ""], ["Process", "num"], ["Attempt", "num"],
-      ["Held at most", "num"], ["Lease ends in", "num"], ["Health", "corner"]];
+      ["Held for", "num"], ["Lease ends in", "num"], ["Health", "corner"]];
     const most = 100;
     const rows = stat.leases.slice(0, most).map((held) => [
       held.message, held.holder, String(held.pid), String(held.attempt),
-      duration(held.held_at_most_seconds),
+      heldFor(held),
       held.health === null ? "–" : held.lease_left_seconds === null ? "no limit" : duration(held.lease_left_seconds),
       held.health === null ? "" : state(held.health),
     ]);
@@ -427,9 +427,9 @@ class OneQueue {
 
   participants(stat) {
     if (!stat.participants) return null;
-    const columns = [["Process", "name"], ["Number", "num"], ["Health", "corner"]];
+    const columns = [["Process", "name"], ["Number", "num"], ["Blocked", ""], ["Health", "corner"]];
     const rows = stat.participants.map((one) => [
-      one.name || "–", String(one.pid), state(one.alive ? one.health : "dead")]);
+      one.name || "–", String(one.pid), blockedWords(one) || "–", state(one.alive ? one.health : "dead")]);
     return tableCard("Attached processes", columns, rows, "No process has the queue open.");
   }
 
@@ -451,8 +451,8 @@ class OneQueue {
       facts.push(["Payload pool", `${bytes(used_bytes)} of ${bytes(total_bytes)} used`]);
       facts.push(["Largest payload now", bytes(largest_fit_bytes)]);
       facts.push(["Memory", bytes(stat.bytes)], ["File", stat.file]);
-      const waiting = [stat.senders_wait && "a sender, for room", stat.receivers_wait && "a receiver"];
-      facts.push(["Waiting now", waiting.filter(Boolean).join("; ") || "nothing"]);
+      const blocked = blockedWords(stat);
+      facts.push(["Blocked now", blocked || "nothing"]);
     }
     for (const [name, value] of Object.entries(stat.settings)) {
       if (value === null || name === "capacity") continue;
@@ -461,6 +461,20 @@ class OneQueue {
     }
     return card("The queue", list(facts));
   }
+}
+
+/** The time for which a message has been held, as exactly as it is known. */
+function heldFor({ held_at_least_seconds: least, held_at_most_seconds: most }) {
+  if (most === null) return "–";
+  const [from, to] = [duration(least), duration(most)];
+  return !least ? `up to ${to}` : from === to ? from : `${from} to ${to}`;
+}
+
+/** The handles that sleep, of a queue or of one process. */
+function blockedWords({ blocked_senders: senders, blocked_receivers: receivers }) {
+  const some = (number, name, what) => number && `${count(number)} ${name}${number === 1 ? "" : "s"}${what}`;
+  const all = [some(senders, "sender", ", waiting for room"), some(receivers, "receiver", "")];
+  return all.filter(Boolean).join("; ");
 }
 
 /** A setting in words. The names in the JSON say which values are times or sizes. */
@@ -500,7 +514,7 @@ async function refresh() {
     const behind = await mine.poll();
     if (round !== polled) return;
     if (behind === null) showLive("", "Taking the first sample…");
-    else if (behind > 5000) showLive("off", `Last sample ${duration(behind / 1000)} ago`);
+    else if (behind > 5) showLive("off", `Last sample ${duration(behind)} ago`);
     else showLive("on", "Live");
   } catch (error) {
     if (round !== polled) return;

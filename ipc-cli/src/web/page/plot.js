@@ -88,8 +88,12 @@ export class Plot {
   }
 
   show(data) {
-    this.data = data;
-    if (this.at !== null && this.at >= data.at_ms.length) this.at = null;
+    const now_ms = Date.now();
+    const at_ms = data.ago_seconds.map((ago) => now_ms - ago * 1000);
+    this.data = {
+      ...data, now_ms, at_ms, kept_ms: data.kept_seconds * 1000, gap_ms: data.gap_seconds * 1000,
+    };
+    if (this.at !== null && this.at >= at_ms.length) this.at = null;
     this.draw();
   }
 

@@ -1,6 +1,7 @@
 //! Lending places to be written where they will be read.
 
 use std::cell::RefCell;
+use std::mem;
 
 use ipc_proto::{Kind, MessageId};
 use ipc_shm::clock;
@@ -138,6 +139,8 @@ impl<'a> ShmLoan<'a> {
             }
             Some(terms) => sender.publish_on(payload, self.kind, *terms)?,
         };
+        // Both were taken: nothing is left to give back.
+        mem::forget(self);
         sender.sent(1, len);
         Ok(id)
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use ipc_queue::transport::Wait;
-use ipc_queue::{ByteQueue, ByteReceiver, QueueOptions, UnixServer};
+use ipc_queue::{Batch, ByteQueue, ByteReceiver, ByteSender, QueueOptions, UnixServer};
 use nix::sys::prctl;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
@@ -34,6 +34,8 @@ pub struct Task {
     pub bytes: usize,
     #[arg(long, default_value_t = 0)]
     pub for_ms: u64,
+    #[arg(long, value_enum, default_value_t = Manner::Single)]
+    pub manner: Manner,
     /// Pause between two sends; if not zero, the time of each message is measured
     #[arg(long, default_value_t = 0)]
     pub pause_us: u64,
@@ -47,6 +49,17 @@ pub enum Role {
     Ask,
     Answer,
     Serve,
+}
+
+/// The way in which messages are sent, or received and acked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Manner {
+    /// One by one, each with a wait for its answer
+    Single,
+    /// One by one, with acks in flight
+    InFlight,
+    /// In batches
+    Batches,
 }
 
 /// The report of one child, from its start to its last reading of the clock.
@@ -72,6 +85,8 @@ pub struct Hand {
 /// The number of messages between two readings of the clock. Reading it for each message would slow
 /// down a fast queue.
 const BETWEEN_LOOKS: u64 = 16;
+/// The size of a batch.
+pub const BATCH: usize = 32;
 /// The time after the end in which receivers make room for senders that are in the middle of a
 /// send.
 const GRACE: Duration = Duration::from_millis(250);
@@ -81,11 +96,13 @@ impl Hand {
     /// Starts a child, and waits until it has opened its queues.
     pub fn start(task: &Task) -> Result<Self> {
         let role = task.role.to_possible_value().context("a visible value")?;
+        let manner = task.manner.to_possible_value().context("a visible value")?;
         let mut child = Command::new("/proc/self/exe")
             .args(["capacity-hand", role.get_name(), &task.address, &task.other])
             .args(["--bytes", &task.bytes.to_string()])
             .args(["--for-ms", &task.for_ms.to_string()])
             .args(["--pause-us", &task.pause_us.to_string()])
+            .args(["--manner", manner.get_name()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -156,6 +173,9 @@ fn serve(task: &Task) -> Result<ExitCode> {
 fn send(task: &Task) -> Result<Account> {
     let sender = open(&task.address)?.sender();
     let mut payload = vec![b'7'; task.bytes];
+    if task.manner == Manner::Batches {
+        return send_batches(task, &sender, &payload);
+    }
     let pause = Duration::from_micros(task.pause_us);
     let mut shift = Shift::begin(task)?;
     while shift.goes_on()? {
@@ -170,15 +190,50 @@ fn send(task: &Task) -> Result<Account> {
     shift.end()
 }
 
+fn send_batches(task: &Task, sender: &ByteSender, payload: &[u8]) -> Result<Account> {
+    let batch = [payload; BATCH];
+    let mut shift = Shift::begin(task)?;
+    while shift.goes_on()? {
+        sender.send_batch(&batch)?;
+        shift.done_many(BATCH);
+    }
+    shift.end()
+}
+
+fn receive_batches(task: &Task, receiver: &ByteReceiver) -> Result<Account> {
+    let mut shift = Shift::begin(task)?;
+    let last = shift.end_at + GRACE;
+    let mut batch = Batch::new();
+    while shift.goes_on()? {
+        match receiver.recv_batch_into(&mut batch, BATCH, Wait::Until(last)) {
+            Ok(()) => {
+                shift.done_many(batch.len());
+                batch.ack()?;
+            }
+            Err(error) if error.is_timeout() => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let account = shift.end();
+    make_room(receiver, last);
+    account
+}
+
 fn receive(task: &Task) -> Result<Account> {
     let receiver = open(&task.address)?.receiver();
+    if task.manner == Manner::Batches {
+        return receive_batches(task, &receiver);
+    }
     let mut shift = Shift::begin(task)?;
     let last = shift.end_at + GRACE;
     while shift.goes_on()? {
         let stamp = match receiver.recv_within(Wait::Until(last)) {
             Ok(delivery) => {
                 let took = shift.is_timed.then(|| now() - stamp_in(delivery.payload()));
-                delivery.ack()?;
+                match task.manner {
+                    Manner::InFlight => receiver.ack_later(delivery)?,
+                    _ => delivery.ack()?,
+                }
                 took
             }
             Err(error) if error.is_timeout() => break,
@@ -186,6 +241,7 @@ fn receive(task: &Task) -> Result<Account> {
         };
         shift.done(|| stamp.unwrap_or_default());
     }
+    receiver.flush()?;
     let account = shift.end();
     make_room(&receiver, last);
     account
@@ -236,6 +292,8 @@ struct Shift {
     cpu_before: f64,
     is_timed: bool,
     done: u64,
+    /// The number of messages at which the clock is read next.
+    look_at: u64,
     times_ns: Vec<u64>,
     account: Account,
 }
@@ -252,6 +310,7 @@ impl Shift {
             cpu_before: own_cpu()?,
             is_timed: task.pause_us > 0,
             done: 0,
+            look_at: 0,
             times_ns: Vec::new(),
             account: Account::default(),
         })
@@ -260,9 +319,10 @@ impl Shift {
     /// Returns whether there is time for another message. Now and then it reads the clock and
     /// records the progress.
     fn goes_on(&mut self) -> Result<bool> {
-        if !self.done.is_multiple_of(BETWEEN_LOOKS) {
+        if self.done < self.look_at {
             return Ok(true);
         }
+        self.look_at = self.done + BETWEEN_LOOKS;
         let now = Instant::now();
         self.account.messages = self.done;
         self.account.seconds = (now - self.begun_at).as_secs_f64();
@@ -274,6 +334,11 @@ impl Shift {
         if self.is_timed {
             self.times_ns.push(took_ns());
         }
+    }
+
+    /// Counts the messages of a batch, whose times are not measured.
+    fn done_many(&mut self, messages: usize) {
+        self.done += messages as u64;
     }
 
     fn end(mut self) -> Result<Account> {

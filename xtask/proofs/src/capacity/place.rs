@@ -8,7 +8,7 @@ use ipc_nats::testing::{TestCluster, TestServer};
 use ipc_queue::{ByteQueue, QueueOptions};
 use nix::unistd::{SysconfVar, sysconf};
 
-use super::hand::{Hand, Role, Task};
+use super::hand::{Hand, Manner, Role, Task};
 
 /// A transport, with its storage.
 #[derive(Debug)]
@@ -120,6 +120,7 @@ impl Spot {
             other: socket.clone(),
             bytes: 0,
             for_ms: 0,
+            manner: Manner::Single,
             pause_us: 0,
         };
         let server = Hand::start(&task)?;

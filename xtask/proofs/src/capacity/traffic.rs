@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use super::figures::Figures;
-use super::hand::{Account, Hand, Role, Task};
+use super::hand::{Account, Hand, Manner, Role, Task};
 use super::place::{Place, Spot};
 
 /// The number of senders and receivers, and the size of their messages.
@@ -47,6 +47,57 @@ pub fn stream(place: &Place, crew: Crew, figures: &mut Figures) -> Result<()> {
             "CPU s per million, servers",
             million(servers, &accounts),
         );
+    }
+    Ok(())
+}
+
+/// Sends and receives at the same time, in a manner that saves waits.
+pub fn saving(place: &Place, manner: Manner, figures: &mut Figures) -> Result<()> {
+    let spot = place.queue()?;
+    let in_manner = |role| Task {
+        manner,
+        ..task(role, &spot, 64)
+    };
+    let hands = vec![
+        Hand::start(&in_manner(Role::Receive))?,
+        Hand::start(&in_manner(Role::Send))?,
+    ];
+    let (mut accounts, _) = play(&spot, hands)?;
+    accounts.truncate(1);
+    let how = match manner {
+        Manner::Single => "",
+        Manner::InFlight => ", acks in flight",
+        Manner::Batches => ", batches of 32",
+    };
+    let what = format!("1→1, 64 B{how}");
+    figures.add(place, &what, "messages/s", rate(&accounts));
+    Ok(())
+}
+
+/// One sender of batches, and receivers that compete for its messages.
+pub fn receivers(place: &Place, count: usize, figures: &mut Figures) -> Result<()> {
+    let spot = place.queue()?;
+    let longer = |role| Task {
+        for_ms: 3 * FOR_MS,
+        ..task(role, &spot, 64)
+    };
+    let mut hands = hire(count, &longer(Role::Receive))?;
+    hands.push(Hand::start(&Task {
+        manner: Manner::Batches,
+        ..longer(Role::Send)
+    })?);
+    let (mut accounts, _) = play(&spot, hands)?;
+    accounts.truncate(count);
+    let what = format!("1→{count}, 64 B");
+    figures.add(place, &what, "messages/s", rate(&accounts));
+    let messages = || accounts.iter().map(|account| account.messages);
+    let fair = messages().sum::<u64>() as f64 / count as f64;
+    for (share, unit) in [
+        (messages().min(), "% of a fair share, least"),
+        (messages().max(), "% of a fair share, most"),
+    ] {
+        let percent = 100.0 * share.unwrap_or(0) as f64 / fair;
+        figures.add(place, &what, unit, percent);
     }
     Ok(())
 }
@@ -108,6 +159,7 @@ fn task(role: Role, spot: &Spot, bytes: usize) -> Task {
         other: String::new(),
         bytes,
         for_ms: FOR_MS,
+        manner: Manner::Single,
         pause_us: 0,
     }
 }

@@ -1,0 +1,234 @@
+//! The promises about acks in flight.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipc_proto::{MessageId, QueueSettings};
+
+use super::proxy::Fault;
+use super::settling::undisturbed;
+use super::{Subject, Trial, content, number_in, settings};
+use crate::ack_window::MAX_ACKS_IN_FLIGHT;
+use crate::bytes::{ByteQueue, ByteReceiver};
+use crate::delivery::ByteDelivery;
+use crate::error::{BatchAckError, SettleError};
+use crate::wait::Wait;
+
+/// More than can be in flight.
+const MANY: usize = MAX_ACKS_IN_FLIGHT + 30;
+
+fn send(queue: &ByteQueue, count: usize) {
+    let messages: Vec<_> = (0..count as u64)
+        .map(|number| content(number, 20))
+        .collect();
+    let payloads: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    let sent = queue.sender().send_batch(&payloads);
+    sent.expect("places for all");
+}
+
+fn in_use(queue: &ByteQueue) -> u64 {
+    queue.transport().stats().expect("it exists").in_use()
+}
+
+/// Acks one by one, as a batch, and from owned deliveries. After the flush the messages are gone.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn acks_in_flight_are_confirmed_by_flush(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(MANY as u32));
+    let receiver = queue.receiver();
+    receiver.flush().expect("nothing is in flight");
+
+    send(&queue, MANY);
+    for number in 0..MANY {
+        let delivery = receiver.recv().expect("it was sent");
+        receiver.ack_later(delivery).expect("we hold it");
+        let in_flight = receiver.acks_in_flight();
+        assert!(
+            in_flight <= MAX_ACKS_IN_FLIGHT.min(number + 1),
+            "{in_flight}"
+        );
+    }
+    receiver.flush().expect("we held them");
+    assert_eq!((receiver.acks_in_flight(), in_use(&queue)), (0, 0));
+
+    send(&queue, MANY);
+    for most in [MAX_ACKS_IN_FLIGHT, MANY] {
+        let mut batch = receiver.recv_batch(most, Wait::No).expect("they were sent");
+        receiver.ack_batch_later(&mut batch).expect("we hold them");
+        assert!(batch.is_empty() && receiver.acks_in_flight() <= MAX_ACKS_IN_FLIGHT);
+    }
+    receiver.flush().expect("we held them");
+    assert_eq!(in_use(&queue), 0);
+
+    send(&queue, MANY);
+    let mut all = receiver.recv_batch(MANY, Wait::No).expect("they were sent");
+    let owned = all.pop().expect("there are many").into_owned();
+    receiver.ack_batch_later(&mut all).expect("we hold them");
+    receiver.ack_later(owned.into()).expect("we hold it");
+    assert!(receiver.acks_in_flight() <= MAX_ACKS_IN_FLIGHT);
+    receiver.flush().expect("we held them");
+    let stats = queue.transport().stats().expect("it exists");
+    assert_eq!((stats.in_use(), stats.acked), (0, 3 * MANY as u64));
+}
+
+/// The failure is reported once, by the call that finds it.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_lost_lease_is_reported_by_flush(subject: &dyn Subject) {
+    undisturbed(|| flush_with_a_lost_lease(subject));
+}
+
+fn flush_with_a_lost_lease(subject: &dyn Subject) -> Result<(), SettleError> {
+    const LEASE: Duration = Duration::from_millis(100);
+    const HOUR: Duration = Duration::from_secs(3600);
+    let trial = Trial::new(subject);
+    let queue = trial.create(&QueueSettings {
+        lease: Some(LEASE),
+        ..settings(5)
+    });
+    send(&queue, 5);
+    let (receiver, other) = (queue.receiver(), trial.open());
+    let batch = receiver.recv_batch(5, Wait::No).expect("five are there");
+    for delivery in batch.iter().filter(|one| number_in(one.payload()) != 2) {
+        delivery.extend(HOUR)?;
+    }
+    let other = other.receiver();
+    let again = other.recv().expect("it comes again");
+    again.extend(HOUR)?;
+    assert_eq!(number_in(again.payload()), 2);
+
+    let failures = ack_later(&receiver, batch);
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    assert!(failures[0].is_lease_lost(), "{}", failures[0]);
+    assert_eq!(failures[0].message, again.id());
+    receiver.flush().expect("it was reported");
+    assert_eq!(in_use(&queue), 1);
+    other.ack_later(again).expect("an hour is not over");
+    other.flush().expect("an hour is not over");
+    assert_eq!(in_use(&queue), 0);
+    Ok(())
+}
+
+/// Acks all of them, then flushes. Returns the failures that were reported.
+fn ack_later<'a>(
+    receiver: &ByteReceiver,
+    deliveries: impl IntoIterator<Item = ByteDelivery<'a>>,
+) -> Vec<SettleError> {
+    let mut failures = Vec::new();
+    let mut note = |acked: Result<(), BatchAckError>| {
+        if let Err(error) = acked {
+            assert_eq!(error.failed, error.failures().count());
+            failures.extend(error.failures().cloned());
+        }
+    };
+    for delivery in deliveries {
+        note(receiver.ack_later(delivery));
+    }
+    note(receiver.flush());
+    failures
+}
+
+/// For a transport with a server, a proxy cuts or stalls the connection at each request of the acks
+/// in turn. Each message with a confirmed ack is gone. Each other one is reported by its id, and
+/// may be delivered again.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn an_interrupted_flush_reports_each_failure(subject: &dyn Subject) {
+    const FAULTS: [Fault; 5] = [
+        Fault::CutRequest,
+        Fault::CutHalf,
+        Fault::CutAnswer,
+        Fault::StallRequest,
+        Fault::StallAnswer,
+    ];
+    for fault in FAULTS {
+        let mut requests = 0;
+        while flush_interrupted(subject, fault, requests) {
+            requests += 1;
+        }
+    }
+}
+
+/// Returns `false` if there are fewer requests, or if the subject has no server.
+fn flush_interrupted(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
+    const COUNT: usize = 10;
+    // Over a transport that does not notice deaths, an unacked message is redelivered after this
+    // time.
+    const LEASE: Duration = Duration::from_secs(1);
+    let trial = Trial::new(subject);
+    let queue = trial.create(&QueueSettings {
+        lease: Some(LEASE),
+        ..settings(COUNT as u32)
+    });
+    let Some(proxied) = subject.proxied(&trial.name) else {
+        return false;
+    };
+    send(&queue, COUNT);
+    let cut = ByteQueue::over(Arc::clone(&proxied.queue));
+    let receiver = cut.receiver();
+    let held = receive_all(&receiver, COUNT);
+    let all: HashSet<MessageId> = held.iter().map(ByteDelivery::id).collect();
+    proxied.proxy.arm(fault, requests);
+    let failures = ack_later(&receiver, held);
+    let has_happened = proxied.proxy.heal();
+
+    let failed: HashSet<_> = failures.iter().map(|failure| failure.message).collect();
+    let place = format!("{fault:?} at request {requests}");
+    assert_eq!(failed.len(), failures.len(), "{place}: reported twice");
+    assert!(failed.is_subset(&all), "{place}");
+    if requests == 0 && matches!(fault, Fault::StallRequest | Fault::StallAnswer) {
+        assert!(!failed.is_empty(), "{place}: confirmed without an answer");
+    }
+    assert_eq!(receiver.acks_in_flight(), 0, "{place}");
+    let other = queue.receiver();
+    while in_use(&queue) != 0 {
+        let Ok(again) = other.recv_timeout(LEASE) else {
+            continue;
+        };
+        let id = again.id();
+        assert!(failed.contains(&id), "{place}: {id} was acked");
+        // The lease may have ended; then the message is redelivered once more.
+        let _ = again.ack();
+    }
+    has_happened
+}
+
+/// For a transport with a server, a proxy delays the acks.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_dropped_receiver_confirms_its_acks(subject: &dyn Subject) {
+    const COUNT: usize = 10;
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(COUNT as u32));
+    send(&queue, COUNT);
+    let proxied = subject.proxied(&trial.name);
+    let slow = proxied
+        .as_ref()
+        .map(|proxied| ByteQueue::over(Arc::clone(&proxied.queue)));
+    let receiver = slow.as_ref().unwrap_or(&queue).receiver();
+    let held = receive_all(&receiver, COUNT);
+    if let Some(proxied) = &proxied {
+        proxied.proxy.arm(Fault::Delay, 0);
+    }
+    for delivery in held {
+        receiver.ack_later(delivery).expect("we hold it");
+    }
+    drop(receiver);
+    let stats = queue.transport().stats().expect("it exists");
+    assert_eq!((stats.in_use(), stats.nacked), (0, 0));
+}
+
+fn receive_all(receiver: &ByteReceiver, count: usize) -> Vec<ByteDelivery<'_>> {
+    let mut held = Vec::new();
+    while held.len() < count {
+        let batch = receiver.recv_batch(count - held.len(), Wait::Forever);
+        held.extend(batch.expect("they are there"));
+    }
+    held
+}
