@@ -193,13 +193,6 @@ impl Families {
             .oldest()
             .map_or(0.0, |at| format::age(at).as_secs_f64());
         let (pool, blocked) = (inspector.pool(), inspector.blocked());
-        let held = held::all(subject)?.unwrap_or_default();
-        let of = |health| {
-            let is_it = |held: &&Held| held.seen.as_ref().is_some_and(|seen| seen.health == health);
-            held.iter().filter(is_it).count() as f64
-        };
-        let seen = held.iter().filter_map(|held| held.seen.as_ref());
-        let longest = seen.map(|seen| seen.at_least).max().unwrap_or_default();
         for (name, help, value) in [
             (
                 "memory_bytes",
@@ -232,6 +225,22 @@ impl Families {
                 "Receivers that wait for a message.",
                 blocked.receivers as f64,
             ),
+        ] {
+            self.add("gauge", name, help, queue, value);
+        }
+        self.add_held(queue, &held::all(subject)?.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Adds the figures of messages that receivers hold.
+    fn add_held(&mut self, queue: &str, held: &[Held]) {
+        let of = |health| {
+            let is_it = |held: &&Held| held.seen.as_ref().is_some_and(|seen| seen.health == health);
+            held.iter().filter(is_it).count() as f64
+        };
+        let seen = held.iter().filter_map(|held| held.seen.as_ref());
+        let longest = seen.map(|seen| seen.at_least).max().unwrap_or_default();
+        for (name, help, value) in [
             (
                 "longest_held_seconds",
                 "Time for which a receiver has held a message, at least.",
@@ -250,7 +259,6 @@ impl Families {
         ] {
             self.add("gauge", name, help, queue, value);
         }
-        Ok(())
     }
 
     fn add(

@@ -211,9 +211,9 @@ fn the_picture_is_also_valid_xml() {
     assert!(svg.contains("media/resize"), "{svg}");
 }
 
-/// What the picture in the README shows: one queue of each kind that an operator looks for.
-fn documented() -> View {
-    let line = Line {
+/// A queue that is in use.
+fn busy() -> Line {
+    Line {
         queue: "media/resize".into(),
         ready: 145,
         in_use: 149,
@@ -231,7 +231,11 @@ fn documented() -> View {
         state: "open",
         blocked_senders: Some(0),
         blocked_receivers: Some(0),
-    };
+    }
+}
+
+fn documented_queues() -> Vec<Line> {
+    let line = busy();
     let quiet = Line {
         held: 0,
         dead: 0,
@@ -241,6 +245,41 @@ fn documented() -> View {
         empty_in_seconds: None,
         ..line.clone()
     };
+    vec![
+        Line {
+            queue: "media/mail".into(),
+            ready: 0,
+            in_use: 0,
+            oldest_seconds: None,
+            sent_per_second: 2.0,
+            acked_per_second: 2.0,
+            ..quiet.clone()
+        },
+        line,
+        Line {
+            queue: "media/thumbnails-for-the-archive".into(),
+            ready: 256,
+            in_use: 256,
+            capacity: 256,
+            oldest_seconds: Some(754.0),
+            state: "paused",
+            ..quiet.clone()
+        },
+        Line {
+            queue: "media/transcode".into(),
+            ready: 512,
+            in_use: 530,
+            delayed: 18,
+            sent_per_second: 1480.0,
+            acked_per_second: 1390.0,
+            oldest_seconds: Some(0.4),
+            ..quiet
+        },
+    ]
+}
+
+/// What the picture in the README shows: one queue of each kind that an operator looks for.
+fn documented() -> View {
     let held = |message: &str, pid, health, seconds| Held {
         queue: "media/resize".into(),
         message: format!("11592694c1e14264-{message}"),
@@ -253,37 +292,7 @@ fn documented() -> View {
         held_at_most_seconds: Some(seconds),
     };
     View {
-        queues: vec![
-            Line {
-                queue: "media/mail".into(),
-                ready: 0,
-                in_use: 0,
-                oldest_seconds: None,
-                sent_per_second: 2.0,
-                acked_per_second: 2.0,
-                ..quiet.clone()
-            },
-            line,
-            Line {
-                queue: "media/thumbnails-for-the-archive".into(),
-                ready: 256,
-                in_use: 256,
-                capacity: 256,
-                oldest_seconds: Some(754.0),
-                state: "paused",
-                ..quiet.clone()
-            },
-            Line {
-                queue: "media/transcode".into(),
-                ready: 512,
-                in_use: 530,
-                delayed: 18,
-                sent_per_second: 1480.0,
-                acked_per_second: 1390.0,
-                oldest_seconds: Some(0.4),
-                ..quiet
-            },
-        ],
+        queues: documented_queues(),
         held: vec![
             held("0", 21333, "stopped", 18.2),
             held("73", 21332, "alive", 0.1),
