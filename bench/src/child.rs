@@ -74,14 +74,16 @@ fn peak_bytes() -> Result<u64> {
 
 /// Pins the calling thread to the core of its part.
 fn pin(part: &Part) -> Result<()> {
-    if part.placement == Placement::Unpinned {
-        return Ok(());
-    }
+    let nth = match part.placement {
+        Placement::Pinned => part.index,
+        Placement::Unpinned => return Ok(()),
+        Placement::OneCore => 0,
+    };
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let cores: Vec<usize> = (0..CpuSet::count())
         .filter(|core| allowed.is_set(*core).unwrap_or(false))
         .collect();
     let mut ours = CpuSet::new();
-    ours.set(cores[part.index % cores.len()])?;
+    ours.set(cores[nth % cores.len()])?;
     Ok(sched_setaffinity(Pid::from_raw(0), &ours)?)
 }

@@ -21,9 +21,11 @@ mod statistics;
 mod storm;
 mod subject;
 mod subjects;
+mod switches;
 mod weight;
 mod work;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -140,7 +142,7 @@ fn run(cli: &Cli) -> Result<()> {
             Err(error) => failures.push((name.to_owned(), format!("{error:#}"))),
         }
     }
-    let mut report = Report::of(&rows, others, &players);
+    let mut report = Report::of(&rows, &plan, others, &players);
     report.skipped.extend(failures);
     report.machine = machine::describe(started.elapsed());
     print!("{}", report::text::render(&report));
@@ -186,15 +188,17 @@ const STORM: &str = "kill storm";
 
 fn rows<'a>(cli: &Cli, players: &'a [Box<dyn Player>]) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
-    for work in Work::all(cli.quick) {
+    let mut works = Work::all(cli.quick);
+    if cli.unpinned {
+        works.retain(|(_, placement)| *placement != Placement::OneCore);
+        works.iter_mut().for_each(|it| it.1 = Placement::Unpinned);
+        let mut seen = HashSet::new();
+        works.retain(|it| seen.insert(*it));
+    }
+    for (work, placement) in works {
         for player in players {
             let takes_part = player.does(work) && player.missing().is_none();
-            if takes_part && cli.wants(&work.to_string(), &player.name()) {
-                let placement = if cli.unpinned {
-                    Placement::Unpinned
-                } else {
-                    work.placement()
-                };
+            if takes_part && cli.wants(&work.title(placement), &player.name()) {
                 rows.push(Row::new(work, player.as_ref(), placement));
             }
         }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock;
 use crate::payload::Tally;
+use crate::switches::Switches;
 use crate::work::{Placement, Role, Times, Work};
 
 /// The queues of a repetition.
@@ -36,6 +37,9 @@ pub struct Outcome {
     pub trip_ns: Option<f64>,
     /// The probes before and after, from the part that leads them.
     pub probes: Option<[f64; 2]>,
+    /// The thread's switches during the work.
+    #[serde(default)]
+    pub switches: Switches,
     /// The peak memory of this process, or of one that it started.
     #[serde(default)]
     pub peak_bytes: u64,

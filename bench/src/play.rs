@@ -8,7 +8,8 @@ use crate::part::{BACK, Outcome, Part, THERE};
 use crate::probe;
 use crate::stage::Stage;
 use crate::subject::{Patience, Place, Receiver, Sender, Subject};
-use crate::work::{Manner, Role, Work, alone, one_way, round_trip};
+use crate::switches::Switches;
+use crate::work::{Manner, Placement, Role, Work, alone, one_way, round_trip};
 
 /// Opens the ends, and does the work between two probes.
 pub fn play<S: Subject>(subject: &S, part: &Part, folder: &Path, stage: &Stage) -> Result<Outcome> {
@@ -54,7 +55,7 @@ pub fn play<S: Subject>(subject: &S, part: &Part, folder: &Path, stage: &Stage) 
     }
     between_probes(part, stage, || {
         act(
-            subject.batch(),
+            subject.batch(&place(there)),
             part,
             stage,
             sender.as_mut(),
@@ -72,7 +73,9 @@ pub fn between_probes(
     stage.meet(2);
     let before = probe(part, stage);
     stage.meet(3);
+    let before_work = Switches::until_now()?;
     let mut outcome = work()?;
+    outcome.switches = Switches::until_now()? - before_work;
     stage.meet(4);
     let after = probe(part, stage);
     // No part drops its end while others may still use it.
@@ -83,9 +86,12 @@ pub fn between_probes(
 
 fn patience(work: Work) -> Patience {
     match work {
-        Work::OneWay { .. } | Work::Alone { .. } | Work::Visit | Work::Create | Work::Open => {
-            Patience::Stream
-        }
+        Work::OneWay { .. }
+        | Work::Shares { .. }
+        | Work::Alone { .. }
+        | Work::Visit
+        | Work::Create
+        | Work::Open => Patience::Stream,
         Work::RoundTrip {
             manner: Manner::Spinning,
         } => Patience::Spin,
@@ -104,11 +110,10 @@ fn act<S: Sender, R: Receiver>(
     match (part.role, part.work, sender, receiver) {
         (
             Role::Sender,
-            Work::OneWay {
-                senders,
-                receivers,
-                bytes,
-            },
+            work @ (Work::OneWay {
+                senders, receivers, ..
+            }
+            | Work::Shares { senders, receivers }),
             Some(sender),
             _,
         ) => {
@@ -117,7 +122,7 @@ fn act<S: Sender, R: Receiver>(
                 receivers,
                 index: part.index,
             };
-            one_way::send(sender, crowd, batch, bytes, times, stage)
+            one_way::send(sender, crowd, batch, work.bytes(), times, stage)
         }
         (Role::Receiver, _, _, Some(receiver)) => {
             one_way::receive(receiver, stage.count_of(part.index))
@@ -135,9 +140,10 @@ fn act<S: Sender, R: Receiver>(
     }
 }
 
-/// Probes the distance. The first part leads, the last one follows.
+/// Probes the distance. The first part leads, the last one follows. There is no distance within a
+/// core.
 fn probe(part: &Part, stage: &Stage) -> Option<f64> {
-    if part.count == 1 {
+    if part.count == 1 || part.placement == Placement::OneCore {
         return None;
     }
     if part.index == 0 {

@@ -5,6 +5,7 @@
 //! received.
 
 use std::io::Read;
+use std::ops::Add;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -19,6 +20,7 @@ use crate::player::Player;
 use crate::probe::Distance;
 use crate::stage::Stage;
 use crate::subject::{Home, Place};
+use crate::switches::Switches;
 use crate::work::{Placement, Times, Unit, Work};
 
 /// The result of a repetition.
@@ -28,6 +30,8 @@ pub struct Repetition {
     pub distance: Distance,
     /// The round trip of a bare cache line, by the probes before and after.
     pub probe_ns: Option<f64>,
+    /// What the scheduler did with all parts during their work.
+    pub switches: Switches,
     /// The peak memory of the largest of its processes.
     pub peak_bytes: u64,
 }
@@ -187,14 +191,30 @@ fn evaluate(work: Work, outcomes: &[Outcome]) -> Result<Repetition> {
     let figure = match work.unit() {
         Unit::Nanoseconds => outcomes.iter().find_map(|outcome| outcome.trip_ns),
         Unit::MessagesPerSecond => rate(outcomes),
+        Unit::Share => smallest_share(outcomes),
         _ => None,
     };
+    let switches = outcomes.iter().map(|outcome| outcome.switches);
     Ok(Repetition {
         figure: figure.context("nothing was measured")?,
         distance: probes.map_or(Distance::None, Distance::of),
+        switches: switches.fold(Switches::default(), Add::add),
         peak_bytes: outcomes.iter().map(|it| it.peak_bytes).max().unwrap_or(0),
         probe_ns: probes.map(|[before, after]| f64::midpoint(before, after)),
     })
+}
+
+/// Returns the part of its fair share that the receiver with the fewest messages received.
+fn smallest_share(outcomes: &[Outcome]) -> Option<f64> {
+    let received = outcomes.iter().map(|outcome| outcome.received.messages);
+    let senders = outcomes.iter().filter(|it| it.sent.messages > 0).count();
+    let receivers = outcomes.len().checked_sub(senders)?;
+    let all: u64 = received.clone().sum();
+    // Senders have received nothing, so they come first.
+    let mut counts: Vec<u64> = received.collect();
+    counts.sort_unstable();
+    let fewest = *counts.get(senders)?;
+    Some(fewest as f64 * receivers as f64 / all as f64)
 }
 
 /// Returns the rate: all messages, divided by the time from the first send that counts to the last

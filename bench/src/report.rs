@@ -8,7 +8,7 @@ pub mod targets;
 pub mod text;
 
 use crate::player::Player;
-use crate::schedule::{Row, Summary};
+use crate::schedule::{Plan, Row, Summary};
 use targets::Verdict;
 
 /// The contents of a report.
@@ -25,7 +25,12 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn of(rows: &[Row<'_>], others: Vec<Summary>, players: &[Box<dyn Player>]) -> Self {
+    pub fn of(
+        rows: &[Row<'_>],
+        plan: &Plan,
+        others: Vec<Summary>,
+        players: &[Box<dyn Player>],
+    ) -> Self {
         let players = || players.iter().map(AsRef::as_ref);
         let took_part =
             |player: &&dyn Player| rows.iter().any(|row| row.player.name() == player.name());
@@ -38,7 +43,7 @@ impl Report {
             let what = format!(
                 "{} repetitions of {}, {}",
                 row.failures().len(),
-                row.work,
+                row.work.title(row.placement),
                 row.player.name()
             );
             Some((what, last.clone()))
@@ -46,14 +51,14 @@ impl Report {
         skipped.extend(rows.iter().filter_map(|row| {
             let why = row.failure()?;
             Some((
-                format!("{}, {}", row.work, row.player.name()),
+                format!("{}, {}", row.work.title(row.placement), row.player.name()),
                 why.to_owned(),
             ))
         }));
         let mut notes: Vec<_> = players().filter(took_part).map(note).collect();
         notes.retain(|(_, note)| !note.is_empty());
         notes.dedup();
-        let mut summaries: Vec<_> = rows.iter().flat_map(Row::summaries).collect();
+        let mut summaries: Vec<_> = rows.iter().flat_map(|row| row.summaries(plan)).collect();
         summaries.extend(others);
         Self {
             targets: targets::judge(&summaries),

@@ -10,7 +10,8 @@ use crate::player::Player;
 use crate::probe::Distance;
 use crate::repetition::{self, Repetition};
 use crate::statistics::median;
-use crate::work::{LARGE, Placement, SMALL, Times, Unit, Work};
+use crate::switches::Switches;
+use crate::work::{LARGE, Manner, Placement, SMALL, Times, Unit, Work};
 
 /// A subject at a work, with its measurements.
 pub struct Row<'a> {
@@ -20,6 +21,7 @@ pub struct Row<'a> {
     figures: BTreeMap<Distance, Vec<f64>>,
     mixed: usize,
     peaks: Vec<f64>,
+    switches: Vec<Switches>,
     failures: Vec<String>,
 }
 
@@ -51,6 +53,16 @@ pub struct Summary {
 
 /// A row is given up after this many failures, if more repetitions fail than succeed.
 const FAILURES: usize = 3;
+/// The prefix of the works that show what placement changes.
+pub const PLACED: &str = "pinned against unpinned: ";
+const ONE_TO_ONE: Work = Work::OneWay {
+    senders: 1,
+    receivers: 1,
+    bytes: SMALL,
+};
+const SPINNING: Work = Work::RoundTrip {
+    manner: Manner::Spinning,
+};
 /// Bare round trips are a by-product, in a separate row.
 const BOUNCED: &str = "cache line";
 
@@ -63,6 +75,7 @@ impl<'a> Row<'a> {
             figures: BTreeMap::new(),
             mixed: 0,
             peaks: Vec::new(),
+            switches: Vec::new(),
             failures: Vec::new(),
         }
     }
@@ -86,6 +99,7 @@ impl<'a> Row<'a> {
     fn add(&mut self, result: anyhow::Result<Repetition>) {
         if let Ok(repetition) = &result {
             self.peaks.push(repetition.peak_bytes as f64);
+            self.switches.push(repetition.switches);
         }
         match result {
             Ok(repetition) if repetition.distance == Distance::Mixed => self.mixed += 1,
@@ -98,14 +112,14 @@ impl<'a> Row<'a> {
     }
 
     /// Returns the summaries; none for a row that failed.
-    pub fn summaries(&self) -> Vec<Summary> {
+    pub fn summaries(&self, plan: &Plan) -> Vec<Summary> {
         if self.failure().is_some() {
             return Vec::new();
         }
         let summary = |(distance, figures): (&Distance, &Vec<f64>)| {
             let work = self.work;
             let row = (
-                work.to_string(),
+                work.title(self.placement),
                 self.player.name(),
                 self.placement,
                 work.unit(),
@@ -121,12 +135,56 @@ impl<'a> Row<'a> {
             );
             summarise(row, Distance::None, &self.peaks)
         });
-        self.figures.iter().map(summary).chain(peak).collect()
+        let mut summaries: Vec<_> = self.figures.iter().map(summary).chain(peak).collect();
+        if self.is_about_placement() {
+            summaries.extend(self.placed(plan));
+        }
+        summaries
+    }
+
+    /// Returns whether the row is one of those that show what placement changes.
+    fn is_about_placement(&self) -> bool {
+        let names = ["shm as opened", "shm", "vyukov adaptive", "pipe"];
+        self.work == ONE_TO_ONE && names.contains(&&self.player.name()[..])
+    }
+
+    /// Returns what the scheduler did, and the rate beside it, whatever the distances.
+    fn placed(&self, plan: &Plan) -> Vec<Summary> {
+        let times = self.work.times(plan.times);
+        let seconds = (times.warm_up + times.measured).as_secs_f64();
+        let parts = self.work.roles().len() as f64;
+        let counts = |count: fn(&Switches) -> i64, per: f64| -> Vec<f64> {
+            let counts = self.switches.iter().map(|it| count(it) as f64 / per);
+            counts.collect()
+        };
+        let micros = seconds * parts * 1e6;
+        let rates = self.figures.values().flatten().copied().collect();
+        let columns: [(&str, Unit, Vec<f64>); 6] = [
+            ("messages", Unit::MessagesPerSecond, rates),
+            ("sleeps", Unit::PerSecond, counts(|it| it.sleeps, seconds)),
+            ("yields", Unit::PerSecond, counts(|it| it.yields, seconds)),
+            ("moves", Unit::PerSecond, counts(|it| it.moves, seconds)),
+            ("on a core", Unit::Share, counts(|it| it.busy_us, micros)),
+            (
+                "in the kernel",
+                Unit::Share,
+                counts(|it| it.kernel_us, micros),
+            ),
+        ];
+        let summary = |(what, unit, values): (&str, Unit, Vec<f64>)| {
+            let work = format!("{PLACED}{what}");
+            let row = (work, self.player.name(), self.placement, unit);
+            summarise(row, Distance::None, &values)
+        };
+        columns.into_iter().map(summary).collect()
     }
 
     /// Returns whether the row is measured for memory: the smallest and the largest message.
     fn has_peak(&self) -> bool {
         let bytes = [SMALL, LARGE];
+        if self.placement != self.work.placement() {
+            return false;
+        }
         let (senders, receivers) = (1, 1);
         bytes.into_iter().any(|bytes| {
             self.work
@@ -174,6 +232,8 @@ pub fn summarise(
 pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
     let bar = bar(rows.len() * plan.repetitions);
     let mut probes: BTreeMap<Distance, Vec<f64>> = BTreeMap::new();
+    // Without the rows beside it, the row of the probes says nothing.
+    let is_compared = rows.iter().any(|row| row.work == SPINNING);
     let started = Instant::now();
     let over = || plan.budget.is_some_and(|budget| started.elapsed() > budget);
     for round in 0..plan.rounds {
@@ -188,18 +248,17 @@ pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
             if over() {
                 break;
             }
-            bar.set_message(format!(
-                "{done} rows done; {}, {}",
-                row.work,
-                row.player.name()
-            ));
-            let result = repetition::measure(row.player, row.work, row.placement, plan.times);
+            let title = row.work.title(row.placement);
+            bar.set_message(format!("{done} rows done; {title}, {}", row.player.name()));
+            let times = row.work.times(plan.times);
+            let result = repetition::measure(row.player, row.work, row.placement, times);
             if let Ok(Repetition {
                 distance,
                 probe_ns: Some(trip),
                 ..
             }) = result
                 && row.placement == Placement::Pinned
+                && is_compared
             {
                 probes.entry(distance).or_default().push(trip);
             }
@@ -209,9 +268,7 @@ pub fn run(rows: &mut [Row<'_>], plan: &Plan) -> Vec<Summary> {
     }
     bar.finish_and_clear();
     probes.remove(&Distance::Mixed);
-    let work = Work::RoundTrip {
-        manner: crate::work::Manner::Spinning,
-    };
+    let work = SPINNING;
     let summary = |(distance, trips): (&Distance, &Vec<f64>)| {
         let row = (
             work.to_string(),

@@ -4,6 +4,7 @@
 //! Everything else is the same for all: starting of processes, contents of messages, timing
 //! (`work`), verification (`repetition`). They are listed in `subjects`.
 
+pub mod bare;
 pub mod cloudtoid;
 mod copying;
 pub mod futex;
@@ -22,6 +23,7 @@ pub mod shaq;
 pub mod shm;
 pub mod stream;
 pub mod threads;
+pub mod typed;
 pub mod vyukov;
 mod waiting;
 
@@ -150,8 +152,9 @@ pub trait Subject: Sync {
         false
     }
 
-    /// Returns the number of messages of a call.
-    fn batch(&self) -> usize {
+    /// Returns the number of messages of a call, for a queue like this.
+    fn batch(&self, place: &Place) -> usize {
+        let _ = place;
         1
     }
 }

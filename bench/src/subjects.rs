@@ -2,14 +2,16 @@
 
 use crate::player::Player;
 use crate::subject::{
-    cloudtoid, futex, iceoryx, ipc_channel, lamport, memory, mq, nats, python, redis, ringfire,
-    shaq, shm, stream, threads, vyukov,
+    bare, cloudtoid, futex, iceoryx, ipc_channel, lamport, memory, mq, nats, python, redis,
+    ringfire, shaq, shm, stream, threads, typed, vyukov,
 };
 
 /// Everything that is measured, in the order of the tables.
 pub fn all() -> Vec<Box<dyn Player>> {
     let mut all: Vec<Box<dyn Player>> = Vec::new();
+    typed::list(&mut all);
     shm::list(&mut all);
+    all.push(bare::bare());
     vyukov::list(&mut all);
     lamport::list(&mut all);
     all.push(Box::new(futex::Futex));

@@ -18,6 +18,8 @@ pub enum Work {
         receivers: usize,
         bytes: usize,
     },
+    /// As above with small messages, for a second: what the receivers get, compared with each other.
+    Shares { senders: usize, receivers: usize },
     /// One part sends and waits for the answer.
     RoundTrip { manner: Manner },
     /// One process sends and receives in turn: the cost of a message without another core.
@@ -49,6 +51,9 @@ pub enum Placement {
     Pinned,
     /// Where the kernel puts it.
     Unpinned,
+    /// All sides on one core.
+    #[serde(rename = "one core")]
+    OneCore,
 }
 
 /// The role of a part.
@@ -67,44 +72,83 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// The small message: one cache line.
 pub const SMALL: usize = 64;
+const A_SECOND: Duration = Duration::from_secs(1);
 /// The largest message.
 pub const LARGE: usize = MIB;
 
 impl Work {
-    /// Returns all works. A quick run leaves one out.
-    pub fn all(quick: bool) -> Vec<Self> {
+    /// Returns all works with their placements. What a user gets comes first: the kernel places the
+    /// sides. A quick run leaves some out.
+    pub fn all(quick: bool) -> Vec<(Self, Placement)> {
         let one_way = |senders, receivers, bytes| Self::OneWay {
             senders,
             receivers,
             bytes,
         };
-        let mut all: Vec<Self> = [SMALL, KIB, 64 * KIB, MIB]
-            .map(|bytes| one_way(1, 1, bytes))
-            .into();
-        all.extend(
-            [Manner::Spinning, Manner::Blocking, Manner::Asleep]
-                .map(|manner| Self::RoundTrip { manner }),
-        );
-        all.push(one_way(2, 2, SMALL));
-        all.push(one_way(1, 4, SMALL));
-        all.push(Self::Alone { bytes: 64 * KIB });
-        all.push(Self::Alone { bytes: MIB });
-        all.extend([Self::Visit, Self::Create, Self::Open]);
+        let shares = |senders, receivers| Self::Shares { senders, receivers };
+        let trip = |manner| Self::RoundTrip { manner };
+        let mut all = vec![(one_way(1, 1, SMALL), Placement::Unpinned)];
         if !quick {
-            all.push(Self::Alone { bytes: SMALL });
+            all.push((trip(Manner::Blocking), Placement::Unpinned));
         }
+        let mut add = |work: Self| all.push((work, work.placement()));
+        for bytes in [SMALL, KIB, 64 * KIB, MIB] {
+            add(one_way(1, 1, bytes));
+        }
+        for manner in [Manner::Spinning, Manner::Blocking, Manner::Asleep] {
+            add(trip(manner));
+        }
+        add(one_way(2, 2, SMALL));
+        add(one_way(1, 4, SMALL));
+        for bytes in [64 * KIB, MIB] {
+            add(Self::Alone { bytes });
+        }
+        for work in [Self::Visit, Self::Create, Self::Open] {
+            add(work);
+        }
+        if !quick {
+            add(one_way(4, 4, SMALL));
+            add(shares(1, 4));
+            add(shares(4, 4));
+            add(Self::Alone { bytes: SMALL });
+        }
+        all.push((trip(Manner::Blocking), Placement::OneCore));
         all
+    }
+
+    /// Returns its name at a placement. The usual placement is not named.
+    pub fn title(self, placement: Placement) -> String {
+        if placement == self.placement() {
+            self.to_string()
+        } else {
+            format!("{self}, {}", placement.name())
+        }
+    }
+
+    /// Returns the times of a repetition: the plan's, if the work has none of its own.
+    pub fn times(self, plan: Times) -> Times {
+        match self {
+            Self::Shares { .. } => Times {
+                measured: A_SECOND,
+                ..plan
+            },
+            _ => plan,
+        }
     }
 
     /// Returns the size of a message.
     pub fn bytes(self) -> usize {
         match self {
             Self::OneWay { bytes, .. } | Self::Alone { bytes } => bytes,
-            Self::RoundTrip { .. } | Self::Visit | Self::Create | Self::Open => SMALL,
+            Self::Shares { .. }
+            | Self::RoundTrip { .. }
+            | Self::Visit
+            | Self::Create
+            | Self::Open => SMALL,
         }
     }
 
-    /// Returns whether messages go from one side to another.
+    /// Returns whether messages go from one side to another, as fast as they can.
     pub fn has_sides(self) -> bool {
         matches!(self, Self::OneWay { .. } | Self::RoundTrip { .. })
     }
@@ -128,7 +172,10 @@ impl Work {
         match self {
             Self::OneWay {
                 senders, receivers, ..
-            } => [vec![Role::Sender; senders], vec![Role::Receiver; receivers]].concat(),
+            }
+            | Self::Shares { senders, receivers } => {
+                [vec![Role::Sender; senders], vec![Role::Receiver; receivers]].concat()
+            }
             Self::RoundTrip { .. } => vec![Role::Client, Role::Server],
             Self::Alone { .. } | Self::Visit | Self::Create | Self::Open => vec![Role::Both],
         }
@@ -148,6 +195,7 @@ impl Work {
         match self {
             Self::RoundTrip { .. } | Self::Visit | Self::Create | Self::Open => Unit::Nanoseconds,
             Self::OneWay { .. } | Self::Alone { .. } => Unit::MessagesPerSecond,
+            Self::Shares { .. } => Unit::Share,
         }
     }
 }
@@ -157,6 +205,9 @@ impl Work {
 pub enum Unit {
     MessagesPerSecond,
     Nanoseconds,
+    /// A part of what was due: 1 is all of it.
+    Share,
+    PerSecond,
     Kills,
     Messages,
     Crates,
@@ -170,6 +221,8 @@ impl Unit {
         match self {
             Self::MessagesPerSecond => "msg/s",
             Self::Nanoseconds => "ns",
+            Self::Share => "share",
+            Self::PerSecond => "/s",
             Self::Kills => "kills",
             Self::Messages => "messages",
             Self::Crates => "crates",
@@ -195,6 +248,9 @@ impl fmt::Display for Work {
                 receivers,
                 bytes,
             } => write!(f, "{senders}→{receivers} {}", Size(bytes)),
+            Self::Shares { senders, receivers } => {
+                write!(f, "smallest share of a receiver, {senders}→{receivers}")
+            }
             Self::RoundTrip { manner } => {
                 let manner = match manner {
                     Manner::Spinning => "spinning",
@@ -229,6 +285,7 @@ impl Placement {
         match self {
             Self::Pinned => "pinned",
             Self::Unpinned => "unpinned",
+            Self::OneCore => "one core",
         }
     }
 }

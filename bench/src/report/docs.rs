@@ -1,5 +1,5 @@
 //! The figures for the documentation: the text between two marks of `performance.md` is rewritten,
-//! with plots beside it.
+//! with plots beside it, and the rates in the readme.
 //!
 //! A mark is `<!-- bench: NAME -->`, and the end is `<!-- end -->`. `BLOCKS` lists the contents of
 //! each.
@@ -13,45 +13,95 @@ use anyhow::{Context, Result, ensure};
 use super::text::figure;
 use super::{Report, plot};
 use crate::own::SCALE;
-use crate::schedule::Summary;
+use crate::schedule::{PLACED, Summary};
+use crate::work::Placement;
 
 /// One part of the document.
 struct Block {
     name: &'static str,
     /// The prefixes of its works.
     works: &'static [&'static str],
-    plots: Plots,
+    placement: Placed,
+    form: Form,
 }
 
+/// The placements in a block.
 #[derive(PartialEq, Eq)]
-enum Plots {
-    Drawn,
-    Left,
+enum Placed {
+    /// The kernel placed the sides of a work that is usually pinned.
+    Freely,
+    /// All others.
+    Otherwise,
+}
+
+/// The form of a block.
+#[derive(PartialEq, Eq)]
+enum Form {
+    /// A plot and a table for each work.
+    Plots,
+    /// A table for each work.
+    Tables,
+    /// One table, with a column for each work.
+    Columns,
 }
 
 const DOCUMENT: &str = "performance.md";
 const FOLDER: &str = "performance";
 const END: &str = "<!-- end -->";
-const BLOCKS: [Block; 10] = [
-    Block::of("one-way", &["1→", "2→"], Plots::Drawn),
-    Block::of("round-trips", &["round trip"], Plots::Drawn),
-    Block::of("opening", &["open ", "create "], Plots::Drawn),
-    Block::of("alone", &["alone"], Plots::Drawn),
-    Block::of("sockets", &["socket: "], Plots::Left),
-    Block::of("scale", &[SCALE], Plots::Drawn),
-    Block::of("idle", &["idle"], Plots::Left),
-    Block::of("memory", &["peak memory"], Plots::Left),
-    Block::of("crashes", &["recovery", "kill storm"], Plots::Left),
-    Block::of("weight", &["crates", "compiling"], Plots::Left),
+const BLOCKS: [Block; 13] = [
+    Block::freely("defaults", &["1→", "round trip"], Form::Plots),
+    Block::of("placement", &[PLACED], Form::Columns),
+    Block::of("one-way", &["1→", "2→", "4→"], Form::Plots),
+    Block::of("shares", &["smallest share"], Form::Tables),
+    Block::of("round-trips", &["round trip"], Form::Plots),
+    Block::of("opening", &["open ", "create "], Form::Plots),
+    Block::of("alone", &["alone"], Form::Plots),
+    Block::of("sockets", &["socket: "], Form::Tables),
+    Block::of("scale", &[SCALE], Form::Plots),
+    Block::of("idle", &["idle"], Form::Tables),
+    Block::of("memory", &["peak memory"], Form::Tables),
+    Block::of("crashes", &["recovery", "kill storm"], Form::Tables),
+    Block::of("weight", &["crates", "compiling"], Form::Tables),
 ];
 
+/// The rates in the readme, each between the marks of its name: the work and the subject.
+const RATES: [(&str, &str, &str); 6] = [
+    ("rate by default", "1→1 64 B, unpinned", "shm as opened"),
+    ("rate at best", "1→1 64 B", "shm"),
+    (
+        "rate of multiprocessing",
+        "1→1 64 B",
+        "python multiprocessing.Queue",
+    ),
+    ("rate of iceoryx2", "1→1 64 B", "iceoryx2"),
+    ("rate of redis", "1→1 64 B", "redis list"),
+    ("rate of nats", "1→1 64 B", "nats jetstream"),
+];
+const README: &str = "README.md";
+
 impl Block {
-    const fn of(name: &'static str, works: &'static [&'static str], plots: Plots) -> Self {
-        Self { name, works, plots }
+    const fn of(name: &'static str, works: &'static [&'static str], form: Form) -> Self {
+        let placement = Placed::Otherwise;
+        Self {
+            name,
+            works,
+            placement,
+            form,
+        }
+    }
+
+    const fn freely(name: &'static str, works: &'static [&'static str], form: Form) -> Self {
+        let placement = Placed::Freely;
+        Self {
+            placement,
+            ..Self::of(name, works, form)
+        }
     }
 
     fn holds(&self, work: &str) -> bool {
-        self.works.iter().any(|begin| work.starts_with(begin))
+        let begins = self.works.iter().any(|begin| work.starts_with(begin));
+        let freely = work.ends_with(&format!(", {}", Placement::Unpinned.name()));
+        begins && freely == (self.placement == Placed::Freely)
     }
 }
 
@@ -68,18 +118,51 @@ pub fn write(report: &Report, folder: &Path) -> Result<()> {
     // A block without new measurements stays unchanged.
     let measured = |block: &&Block| report.works().iter().any(|work| block.holds(work));
     for block in BLOCKS.iter().filter(measured) {
-        fill(&mut text, block.name, &works(report, block, folder)?)?;
+        let content = match block.form {
+            Form::Columns => columns(report, block)?,
+            Form::Plots | Form::Tables => works(report, block, folder)?,
+        };
+        fill(&mut text, block.name, &content)?;
     }
     fill(&mut text, "notes", &notes(report)?)?;
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
+    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    write_rates(report, &folder.join("..").join(README))
 }
 
-/// Puts `content` between the marks of `name`.
+/// Writes the rates into the readme. Those that were not measured stay unchanged.
+fn write_rates(report: &Report, file: &Path) -> Result<()> {
+    let mut text =
+        fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    for (name, work, subject) in RATES {
+        let rows = report.rows_of(work).filter(|row| row.subject == subject);
+        if let Some(row) = rows.max_by_key(|row| row.samples) {
+            fill_within(&mut text, name, &in_words(row.median))?;
+        }
+    }
+    fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}
+
+/// Returns a number with two digits that count.
+fn in_words(number: f64) -> String {
+    match number {
+        1e7.. => format!("{:.0} million", number / 1e6),
+        1e6.. => format!("{:.1} million", number / 1e6),
+        1e3.. => format!("{:.0},000", number / 1e3),
+        _ => format!("{number:.0}"),
+    }
+}
+
+/// Puts `content` between the marks of `name`, in lines of its own.
 fn fill(text: &mut String, name: &str, content: &str) -> Result<()> {
+    fill_within(text, name, &format!("\n\n{content}\n"))
+}
+
+/// Puts `content` between the marks of `name`, within a line.
+fn fill_within(text: &mut String, name: &str, content: &str) -> Result<()> {
     let mark = format!("<!-- bench: {name} -->");
     let begin = text
         .find(&mark)
-        .with_context(|| format!("no {mark} in {DOCUMENT}"))?
+        .with_context(|| format!("no {mark} in the document"))?
         + mark.len();
     let len = text[begin..]
         .find(END)
@@ -88,7 +171,7 @@ fn fill(text: &mut String, name: &str, content: &str) -> Result<()> {
         !text[begin..begin + len].contains("<!-- bench:"),
         "{mark} has no {END} of its own"
     );
-    text.replace_range(begin..begin + len, &format!("\n\n{content}\n"));
+    text.replace_range(begin..begin + len, content);
     Ok(())
 }
 
@@ -130,7 +213,7 @@ fn works(report: &Report, block: &Block, folder: &Path) -> Result<String> {
     for work in report.works().into_iter().filter(|work| block.holds(work)) {
         let rows: Vec<&Summary> = report.rows_of(work).collect();
         writeln!(text, "**{work}**\n")?;
-        if block.plots == Plots::Drawn {
+        if block.form == Form::Plots {
             let name = format!("{}.svg", slug(work));
             fs::write(folder.join(FOLDER).join(&name), plot::svg(work, &rows)?)?;
             writeln!(text, "![{work}]({FOLDER}/{name})\n")?;
@@ -138,6 +221,32 @@ fn works(report: &Report, block: &Block, folder: &Path) -> Result<String> {
         writeln!(text, "{}", table(&rows)?)?;
     }
     Ok(text.trim_end().to_owned() + "\n")
+}
+
+/// Returns a table with a line for each subject at each placement, and a column for each work.
+fn columns(report: &Report, block: &Block) -> Result<String> {
+    let mut works = report.works();
+    works.retain(|work| block.holds(work));
+    let mut table = String::from("| subject | placement |");
+    for work in &works {
+        let what = block.works.iter().find_map(|it| work.strip_prefix(it));
+        write!(table, " {} |", what.unwrap_or(work))?;
+    }
+    writeln!(table, "\n|---|---|{}", "---:|".repeat(works.len()))?;
+    let first = works.first().map_or("", |work| work);
+    for line in report.rows_of(first) {
+        write!(table, "| {} | {} |", line.subject, line.placement.name())?;
+        for work in &works {
+            let mut cells = report.rows_of(work);
+            let of_line =
+                |row: &&Summary| row.subject == line.subject && row.placement == line.placement;
+            let cell = cells.find(of_line);
+            let cell = cell.map(|row| figure(row.median, row.unit));
+            write!(table, " {} |", cell.unwrap_or_default())?;
+        }
+        writeln!(table)?;
+    }
+    Ok(table)
 }
 
 fn table(rows: &[&Summary]) -> Result<String> {
@@ -195,6 +304,28 @@ mod tests {
         fill(&mut text, "x", "newer\n").unwrap();
         assert_eq!(text, "a\n<!-- bench: x -->\n\nnewer\n\n<!-- end -->\nb");
         fill(&mut text, "y", "").unwrap_err();
+    }
+
+    #[test]
+    fn each_work_is_in_one_block() {
+        let works = crate::work::Work::all(false);
+        for work in works.iter().map(|(work, at)| work.title(*at)) {
+            let blocks = BLOCKS.iter().filter(|block| block.holds(&work));
+            assert_eq!(blocks.count(), 1, "{work}");
+        }
+    }
+
+    #[test]
+    fn the_documents_have_all_marks() {
+        let mut text = include_str!("../../../docs/performance.md").to_owned();
+        let others = ["machine", "targets", "notes"];
+        for name in BLOCKS.iter().map(|block| block.name).chain(others) {
+            fill(&mut text, name, "").unwrap();
+        }
+        let mut text = include_str!("../../../README.md").to_owned();
+        for (name, _, _) in RATES {
+            fill_within(&mut text, name, "").unwrap();
+        }
     }
 
     #[test]

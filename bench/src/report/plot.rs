@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::ParseFloatError;
 
 use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -11,12 +12,19 @@ use super::text::figure;
 use crate::own::SCALE;
 use crate::probe::Distance;
 use crate::schedule::Summary;
+use crate::work::Unit;
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const WIDTH: u32 = 900;
 const LINE: u32 = 22;
 /// The width of the names.
 const NAMES: u32 = 240;
-const LINES_HEIGHT: u32 = 320;
+const LINES_HEIGHT: u32 = 350;
+/// The height of a name beside a line.
+const NAME_HEIGHT: i32 = 17;
+/// The part of the width for values, compared with the longest bar.
+const VALUES: f64 = 0.16;
 const OURS: RGBColor = RGBColor(31, 119, 80);
 const OTHERS: RGBColor = RGBColor(90, 110, 150);
 
@@ -32,11 +40,29 @@ pub fn svg(work: &str, rows: &[&Summary]) -> Result<String> {
             SVGBackend::with_string(&mut svg, (WIDTH, LINES_HEIGHT)),
         )
     } else {
-        let height = LINE * u32::try_from(rows.len())? + 50;
-        bars(rows, SVGBackend::with_string(&mut svg, (WIDTH, height)))
+        let height = LINE * u32::try_from(rows.len())? + 90;
+        bars(
+            work,
+            rows,
+            SVGBackend::with_string(&mut svg, (WIDTH, height)),
+        )
     };
     drawn.map_err(|error| anyhow!("plotting: {error}"))?;
     Ok(svg)
+}
+
+/// Returns the title of a plot: what is measured, and which values are good.
+fn title(what: &str, unit: Unit) -> String {
+    let (dimension, better) = dimension(unit);
+    format!("{what}: {dimension}, {better} is better")
+}
+
+fn dimension(unit: Unit) -> (&'static str, &'static str) {
+    match unit {
+        Unit::MessagesPerSecond => ("messages a second", "more"),
+        Unit::Nanoseconds => ("time", "less"),
+        other => (other.name(), "more"),
+    }
 }
 
 /// Draws a line for each subject, over the number at the end of its name. The range is a vertical
@@ -49,6 +75,11 @@ fn lines(
     let series = series_of(rows)?;
     let root = backend.into_drawing_area();
     root.fill(&WHITE)?;
+    let (number, unit) = (what.trim_start_matches(", "), rows[0].unit);
+    let root = root.titled(
+        &title(&format!("{SCALE}, by {number}"), unit),
+        ("sans-serif", 17),
+    )?;
     let numbers = || series.values().flatten().map(|(number, _)| *number);
     let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
     let highest = rows.iter().map(|row| row.median).fold(0.0, f64::max);
@@ -70,10 +101,13 @@ fn lines(
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .label_style(("sans-serif", 15))
-        .x_desc(what.trim_start_matches(", "))
+        .x_desc(format!(
+            "{number}, logarithmic (point: median, line: least to most)"
+        ))
         .x_label_formatter(&label)
-        .y_label_formatter(&|value| figure(*value, rows[0].unit))
+        .y_label_formatter(&|value| figure(*value, unit))
         .draw()?;
+    let mut names: Vec<(&str, i32, i32, RGBColor)> = Vec::new();
     for (subject, points) in &series {
         let color = if *subject == "shm" { OURS } else { OTHERS };
         let mut line = points
@@ -89,17 +123,31 @@ fn lines(
         let Some(last) = line.next_back() else {
             continue;
         };
-        let at = chart.backend_coord(&last);
+        let (right, bottom) = chart.backend_coord(&last);
+        names.push((subject, right - 4, bottom - 6, color));
+    }
+    // From the top: a name that would cover the one above it goes below that.
+    names.sort_by_key(|(_, _, bottom, _)| *bottom);
+    let mut least = 0;
+    for (name, right, bottom, color) in names {
+        let bottom = bottom.max(least);
+        least = bottom + NAME_HEIGHT;
         let font = ("sans-serif", 16).into_font().color(&color);
         let font = font.pos(Pos::new(HPos::Right, VPos::Bottom));
         root.draw(&Text::new(
-            (*subject).to_owned(),
-            (at.0 - 4, at.1 - 6),
+            name.to_owned(),
+            root_place(&root, (right, bottom)),
             font,
         ))?;
     }
     root.present()?;
     Ok(())
+}
+
+/// Returns the place, within the area below the title, of one in the whole picture.
+fn root_place(root: &Area<'_>, (x, y): (i32, i32)) -> (i32, i32) {
+    let (left, top) = root.get_base_pixel();
+    (x - left, y - top)
 }
 
 /// The values of each subject, with the number at the end of its name.
@@ -115,17 +163,24 @@ fn series_of<'r>(rows: &[&'r Summary]) -> Result<Series<'r>, ParseFloatError> {
 }
 
 /// Draws a bar for each row, with its range.
-fn bars(rows: &[&Summary], backend: SVGBackend<'_>) -> Result<(), Box<dyn std::error::Error>> {
+fn bars(
+    work: &str,
+    rows: &[&Summary],
+    backend: SVGBackend<'_>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let unit = rows[0].unit;
     let root = backend.into_drawing_area();
     root.fill(&WHITE)?;
+    let root = root.titled(&title(work, unit), ("sans-serif", 17))?;
     let least = rows.iter().map(|row| row.min).fold(f64::INFINITY, f64::min);
     let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
-    let (from, to) = ((least / 2.0).max(1e-3), most * 1.5);
-    let unit = rows[0].unit;
+    let from = (least / 2.0).max(1e-3);
+    // A part of the width is for the values beside the bars.
+    let to = most * (most / from).powf(VALUES);
     let mut chart = ChartBuilder::on(&root)
         .margin(8)
         .margin_right(30)
-        .x_label_area_size(30)
+        .x_label_area_size(45)
         .y_label_area_size(NAMES)
         .build_cartesian_2d((from..to).log_scale(), 0.0..rows.len() as f64)?;
     chart
@@ -134,6 +189,10 @@ fn bars(rows: &[&Summary], backend: SVGBackend<'_>) -> Result<(), Box<dyn std::e
         .disable_y_axis()
         .light_line_style(TRANSPARENT)
         .label_style(("sans-serif", 15))
+        .x_desc(format!(
+            "{}, logarithmic (bar: median, line: least to most)",
+            dimension(unit).0
+        ))
         .x_label_formatter(&|value| figure(*value, unit))
         .draw()?;
     for (index, row) in rows.iter().enumerate() {
@@ -156,7 +215,20 @@ fn bars(rows: &[&Summary], backend: SVGBackend<'_>) -> Result<(), Box<dyn std::e
         if row.distance == Distance::Far {
             name.push_str(", far");
         }
-        root.draw(&Text::new(name, (place.0 - 6, place.1), font))?;
+        root.draw(&Text::new(
+            name,
+            root_place(&root, (place.0 - 6, place.1)),
+            font,
+        ))?;
+        let place = chart.backend_coord(&(row.max, middle));
+        let font = ("sans-serif", 15).into_font().color(&BLACK);
+        let font = font.pos(Pos::new(HPos::Left, VPos::Center));
+        let value = figure(row.median, unit);
+        root.draw(&Text::new(
+            value,
+            root_place(&root, (place.0 + 6, place.1)),
+            font,
+        ))?;
     }
     root.present()?;
     Ok(())

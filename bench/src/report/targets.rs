@@ -3,13 +3,15 @@
 use crate::own::sockets;
 use crate::probe::Distance;
 use crate::schedule::Summary;
+use crate::work::Unit;
 
 /// A target ratio.
 #[derive(Debug)]
 struct Target {
     work: &'static str,
     subject: &'static str,
-    /// The references, of which the best counts; at another work, if one is given.
+    /// The references, of which the best counts; at another work, if one is given. Without any,
+    /// the figure is a ratio itself.
     against: &'static [&'static str],
     at: Option<&'static str>,
     wanted: Wanted,
@@ -35,6 +37,9 @@ pub struct Verdict {
 }
 
 const SMALL: &str = "1→1 64 B";
+const UNPINNED: &str = "1→1 64 B, unpinned";
+const ONE_CORE: &str = "round trip 64 B blocking, one core";
+const ALONE: &str = "alone 64 B";
 const SPINNING: &str = "round trip 64 B spinning";
 const BLOCKING: &str = "round trip 64 B blocking";
 const ASLEEP: &str = "round trip 64 B asleep";
@@ -77,19 +82,31 @@ const fn than_at(mut target: Target, work: &'static str) -> Target {
     target
 }
 
-const TARGETS: [Target; 25] = [
+const LAMPORT: &[&str] = &["lamport polling", "lamport adaptive"];
+const SINGLE: &[&str] = &["shm", "shm loaned"];
+const BATCHES: &str = "shm batches of 32";
+/// In place of references: the figure itself is a ratio, and the worst repetition counts.
+const FAIR: &[&str] = &[];
+
+const TARGETS: [Target; 47] = [
+    // What a user gets first.
+    at_least(0.5, (UNPINNED, "shm as opened"), SINGLE),
+    at_least(0.3, (UNPINNED, "shm MessagePack"), SINGLE),
+    at_least(0.3, (UNPINNED, "shm JSON"), SINGLE),
+    at_least(0.5, (UNPINNED, "shm postcard"), SINGLE),
+    at_most(1.5, (ONE_CORE, "shm"), &["pipe"]),
+    at_least(0.9, ("1→4 64 B", "shm"), &["vyukov adaptive"]),
+    at_least(0.9, ("4→4 64 B", "shm"), &["vyukov adaptive"]),
+    at_least(0.5, ("smallest share of a receiver, 1→4", "shm"), FAIR),
+    at_least(0.5, ("smallest share of a receiver, 4→4", "shm"), FAIR),
+    // Single messages.
+    at_least(0.9, (SMALL, "shm"), &["bare protocol adaptive"]),
+    at_most(1.2, (ALONE, "shm"), &["bare protocol adaptive"]),
+    at_least(0.9, (SMALL, "shm"), &["vyukov prefetching adaptive"]),
+    at_most(1.25, (ALONE, "shm"), &["vyukov polling", "vyukov adaptive"]),
     at_least(1.5, (SMALL, "shm"), &["vyukov polling"]),
     at_least(0.75, (SMALL, "shm"), &["vyukov adaptive"]),
-    at_least(
-        0.5,
-        (SMALL, "shm batches of 32"),
-        &["lamport polling", "lamport adaptive"],
-    ),
-    at_least(
-        0.7,
-        (SMALL, "shm batches of 32"),
-        &["shaq mpmc slices of 32"],
-    ),
+    at_least(0.75, (SMALL, "shm lease"), &["shm"]),
     at_least(15.0, (SMALL, "shm"), &["iceoryx2"]),
     at_least(6.0, (SMALL, "shm"), &["cloudtoid-interprocess"]),
     at_least(3.0, (SMALL, "shm"), &["shaq mpmc"]),
@@ -99,13 +116,25 @@ const TARGETS: [Target; 25] = [
     at_least(400.0, (SMALL, "shm"), &["python multiprocessing.Queue"]),
     at_least(4000.0, (SMALL, "shm"), &["redis list"]),
     at_least(0.8, ("2→2 64 B", "shm"), VYUKOV),
+    // Batches.
+    at_least(2.0, (SMALL, BATCHES), LAMPORT),
+    at_least(0.7, (SMALL, BATCHES), &["shaq mpmc slices of 32"]),
+    at_least(1.6, (SMALL, BATCHES), &["shm"]),
+    at_least(1.0, ("1→1 1 KiB", BATCHES), &["shm"]),
+    at_least(1.0, ("1→1 64 KiB", BATCHES), &["shm"]),
+    at_least(1.0, ("1→1 64 KiB", BATCHES), &["shm, 32 buffers"]),
+    at_least(1.0, ("1→1 1 MiB", BATCHES), &["shm"]),
+    at_least(1.0, ("1→1 1 MiB", BATCHES), &["shm, 32 buffers"]),
+    // Larger messages.
     at_least(
         1.0,
         ("1→1 1 KiB", "shm loaned"),
         &["vyukov adaptive copying"],
     ),
     at_least(1.0, ("1→1 64 KiB", "shm loaned"), &["iceoryx2"]),
+    at_least(0.95, ("1→1 64 KiB", "shm loaned"), LAMPORT),
     at_least(1.0, ("1→1 1 MiB", "shm loaned"), &["iceoryx2"]),
+    at_least(0.95, ("1→1 1 MiB", "shm loaned"), LAMPORT),
     than_at(
         at_least(0.9, ("1→1 64 KiB", "shm loaned"), &["memory"]),
         "alone 64 KiB",
@@ -114,6 +143,7 @@ const TARGETS: [Target; 25] = [
         at_least(0.9, ("1→1 1 MiB", "shm loaned"), &["memory"]),
         "alone 1 MiB",
     ),
+    // Round trips and opening.
     at_most(1.1, (SPINNING, "shm"), VYUKOV),
     than_at(at_most(1.3, (BLOCKING, "shm"), &["shm"]), SPINNING),
     at_most(0.9, (BLOCKING, "shm"), &["shaq mpmc"]),
@@ -146,16 +176,29 @@ impl Target {
         let at = self.at.unwrap_or(self.work);
         let ours = rows.iter().filter(|row| row.is(self.work, self.subject));
         let ratios = ours.filter_map(|ours| {
+            if self.against.is_empty() {
+                return Some((ours.samples, ours.distance, ours.min));
+            }
             let reference = self.reference(rows, at, ours.distance)?;
             let samples = ours.samples.min(reference.samples);
-            Some((samples, ours.distance, ours.median / reference.median))
+            let ratio = ours.median / reference.median;
+            let ratio = match (self.wanted, ours.unit) {
+                // The time of a message.
+                (Wanted::AtMost(_), Unit::MessagesPerSecond) => 1.0 / ratio,
+                _ => ratio,
+            };
+            Some((samples, ours.distance, ratio))
         });
         // "Near" comes first, and stays unless "far" has more samples.
         let best = ratios.reduce(|best, next| if next.0 > best.0 { next } else { best });
         let elsewhere = self.at.map_or(String::new(), |at| format!(", {at}"));
+        let against = match self.against {
+            [] => "its fair share in a second".to_owned(),
+            references => references.join(" or ") + &elsewhere,
+        };
         Verdict {
             work: format!("{}, {}", self.work, self.subject),
-            against: self.against.join(" or ") + &elsewhere,
+            against,
             wanted: self.wanted,
             got: best.map(|(_, distance, ratio)| (distance, ratio)),
         }
@@ -172,9 +215,13 @@ impl Target {
             let is_one = self.against.iter().any(|subject| row.is(work, subject));
             is_one && (row.distance == distance || row.distance == Distance::None)
         };
-        let found = rows.iter().filter(like);
+        let mut found = rows.iter().filter(like).peekable();
+        let is_rate = found
+            .peek()
+            .is_some_and(|row| row.unit == Unit::MessagesPerSecond);
         match self.wanted {
             Wanted::AtLeast(_) => found.max_by(|a, b| a.median.total_cmp(&b.median)),
+            Wanted::AtMost(_) if is_rate => found.max_by(|a, b| a.median.total_cmp(&b.median)),
             Wanted::AtMost(_) => found.min_by(|a, b| a.median.total_cmp(&b.median)),
         }
     }

@@ -85,6 +85,8 @@ fn targets(verdicts: &[Verdict]) -> Table {
 pub fn figure(value: f64, unit: Unit) -> String {
     match unit {
         Unit::Kills | Unit::Messages | Unit::Crates => format!("{value:.0}"),
+        Unit::Share => format!("{:.0} %", value * 100.0),
+        Unit::PerSecond => format!("{value:.0} /s"),
         Unit::WakeUpsPerSecond => format!("{value:.1} /s"),
         Unit::NanosecondsPerSecond => format!("{:.1} µs/s", value / 1e3),
         Unit::Bytes => format!("{:.0} KiB", value / 1024.0),

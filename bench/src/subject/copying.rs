@@ -50,8 +50,8 @@ impl<S: Subject> Subject for Copying<S> {
         self.0.sender(place).map(|end| Buffered::new(end, place))
     }
 
-    fn batch(&self) -> usize {
-        self.0.batch()
+    fn batch(&self, place: &Place) -> usize {
+        self.0.batch(place)
     }
 }
 

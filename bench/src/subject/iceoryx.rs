@@ -51,7 +51,7 @@ impl Subject for Iceoryx {
                 senders, receivers, ..
             } => (senders, receivers) == (1, 1) && !self.events,
             Work::RoundTrip { manner } => (manner != Manner::Spinning) == self.events,
-            Work::Alone { .. } => false,
+            Work::Alone { .. } | Work::Shares { .. } => false,
             Work::Visit | Work::Create | Work::Open => !self.events,
         }
     }

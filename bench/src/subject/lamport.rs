@@ -87,7 +87,7 @@ impl Ring for Lamport {
             Work::RoundTrip { .. } => true,
             Work::Alone { bytes } => bytes == 64,
             // The ends are opened only once, because they keep their indices themselves.
-            Work::Visit | Work::Create | Work::Open => false,
+            Work::Visit | Work::Create | Work::Open | Work::Shares { .. } => false,
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::marker::PhantomData;
 
 use anyhow::Result;
+use ipc_shm::fetch;
 
 use super::waiting::Waiting;
 use super::{Guard, Patience, Place, Receiver, Sender, Subject};
@@ -46,6 +47,9 @@ pub const TAIL: usize = 0;
 pub const HEAD: usize = LINE;
 const FIRST: usize = 2 * LINE;
 const WORD: usize = 8;
+const HALF_LINE: usize = LINE / 2;
+/// The distance, in cells, at which lines are fetched ahead: that of this project's queue.
+pub const AHEAD: u64 = 4;
 
 impl Cells {
     fn create(place: &Place) -> Result<Self> {
@@ -99,6 +103,22 @@ impl Cells {
         }
     }
 
+    /// Asks for the first two lines of a cell: all of a small message.
+    #[inline]
+    pub fn fetch_to_write(&self, position: u64) {
+        let offset = self.offset(position);
+        fetch::to_write(self.shared.word(offset));
+        fetch::to_write(self.shared.word(offset + HALF_LINE));
+    }
+
+    /// The same for a receiver, which writes the word only.
+    #[inline]
+    pub fn fetch_to_read(&self, position: u64) {
+        let offset = self.offset(position);
+        fetch::to_write(self.shared.word(offset));
+        fetch::to_read(self.shared.word(offset + HALF_LINE));
+    }
+
     #[inline]
     fn offset(&self, position: u64) -> usize {
         let index = position & (self.count - 1);
@@ -128,7 +148,7 @@ impl<R: Ring, W: Waiting> Subject for Waited<R, W> {
     type Receiver = End<R, W>;
 
     fn name(&self) -> String {
-        format!("{} {}", R::NAME, W::NAME)
+        [R::NAME, W::NAME].join(" ")
     }
 
     fn note(&self) -> &'static str {

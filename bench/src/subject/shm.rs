@@ -5,22 +5,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ipc_queue::transport::Wait;
-use ipc_queue::{
-    ByteDelivery, ByteQueue, ByteReceiver, ByteSender, Queue, QueueOptions,
-    Receiver as TypedReceiver, Sender as TypedSender, TryRecvError,
-};
+use ipc_queue::{ByteDelivery, ByteQueue, ByteReceiver, ByteSender, QueueOptions, TryRecvError};
 
 use super::waiting::{Adaptive, Waiting};
 use super::{Patience, Place, Receiver, Sender, Subject};
 use crate::player::Player;
 use crate::work::{SMALL, Work};
 
-/// Byte messages, one per call.
+/// Byte messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Shm {
     name: &'static str,
     filling: Filling,
-    lease: Option<Duration>,
+    settling: Settling,
+    settings: Settings,
 }
 
 /// The place where a payload is written.
@@ -30,13 +28,31 @@ enum Filling {
     Copied,
     /// In a loan.
     Loaned,
-    /// In a buffer, then copied, with many messages per call.
+    /// Each in a buffer of its own, then copied by one call.
     Batched,
+    /// As in a batch, but copied by a call each.
+    Spread,
 }
 
-/// Encoded values.
-#[derive(Debug)]
-struct Typed;
+/// The acks of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settling {
+    /// Each message of a batch by itself.
+    Singly,
+    /// The whole batch by one call.
+    Together,
+}
+
+/// The settings of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Settings {
+    /// Room in the cell for messages of exactly this size.
+    Fitting,
+    /// The same, and a lease time-out.
+    Leased,
+    /// None given.
+    Default,
+}
 
 /// Never reached: the measurement is about having a time-out.
 const LEASE: Duration = Duration::from_secs(60);
@@ -45,18 +61,31 @@ const INLINE: usize = 1024;
 const BATCH: usize = 32;
 
 pub fn list(all: &mut Vec<Box<dyn Player>>) {
-    let shm = |name, filling, lease| {
+    let shm = |name, filling, settling, settings| {
         Box::new(Shm {
             name,
             filling,
-            lease,
+            settling,
+            settings,
         })
     };
-    all.push(shm("shm", Filling::Copied, None));
-    all.push(shm("shm loaned", Filling::Loaned, None));
-    all.push(shm("shm batches of 32", Filling::Batched, None));
-    all.push(shm("shm lease", Filling::Copied, Some(LEASE)));
-    all.push(Box::new(Typed));
+    let single = |name, filling, settings| shm(name, filling, Settling::Singly, settings);
+    let batched = |name, settling| shm(name, Filling::Batched, settling, Settings::Fitting);
+    all.push(single(
+        "shm as opened, bytes",
+        Filling::Copied,
+        Settings::Default,
+    ));
+    all.push(single("shm", Filling::Copied, Settings::Fitting));
+    all.push(single("shm loaned", Filling::Loaned, Settings::Fitting));
+    all.push(batched("shm batches of 32", Settling::Together));
+    all.push(batched("shm batches of 32, acked singly", Settling::Singly));
+    all.push(single(
+        "shm, 32 buffers",
+        Filling::Spread,
+        Settings::Fitting,
+    ));
+    all.push(single("shm lease", Filling::Copied, Settings::Leased));
 }
 
 fn options(place: &Place) -> Result<QueueOptions> {
@@ -74,16 +103,17 @@ fn options(place: &Place) -> Result<QueueOptions> {
 }
 
 /// The queues are in the repetition's folder, because `repetition` sets the variable for it.
-fn address(place: &Place) -> String {
+pub fn address(place: &Place) -> String {
     format!("shm:bench/{}", place.global_name().to_lowercase())
 }
 
 impl Shm {
     fn open(&self, place: &Place) -> Result<ByteQueue> {
-        let mut options = options(place)?;
-        if let Some(lease) = self.lease {
-            options = options.lease(lease);
-        }
+        let options = match self.settings {
+            Settings::Fitting => options(place)?,
+            Settings::Leased => options(place)?.lease(LEASE),
+            Settings::Default => QueueOptions::new(),
+        };
         Ok(options.open_bytes(address(place))?)
     }
 }
@@ -96,27 +126,59 @@ impl Subject for Shm {
         self.name.to_owned()
     }
 
+    fn note(&self) -> &'static str {
+        match (self.filling, self.settings) {
+            (_, Settings::Default) => "default settings",
+            (Filling::Batched, _) => "at most half of the queue's capacity in a batch",
+            (Filling::Spread, _) => "filled as the batches are, then sent one by one",
+            _ => "",
+        }
+    }
+
     fn does(&self, work: Work) -> bool {
-        match work {
+        let is_one_to_one = matches!(
+            work,
             Work::OneWay {
-                senders, receivers, ..
-            } => self.filling != Filling::Batched || (senders, receivers) == (1, 1),
-            Work::RoundTrip { .. } => self.filling == Filling::Copied && self.lease.is_none(),
-            Work::Alone { bytes } => bytes == SMALL,
-            Work::Visit | Work::Create | Work::Open => {
-                self.filling == Filling::Copied && self.lease.is_none()
+                senders: 1,
+                receivers: 1,
+                ..
             }
+        );
+        match (self.filling, self.settings) {
+            (Filling::Copied, Settings::Fitting) => match work {
+                Work::Alone { bytes } => bytes == SMALL,
+                _ => true,
+            },
+            (Filling::Copied, Settings::Default) => {
+                let is_small = is_one_to_one && work.bytes() == SMALL;
+                is_small || matches!(work, Work::RoundTrip { .. })
+            }
+            (Filling::Batched, _) if self.settling == Settling::Singly => {
+                is_one_to_one && work.bytes() == SMALL
+            }
+            (Filling::Batched, _) => is_one_to_one || work == Work::Alone { bytes: SMALL },
+            (Filling::Spread, _) => is_one_to_one && work.bytes() > INLINE,
+            (Filling::Copied | Filling::Loaned, _) => match work {
+                Work::OneWay { .. } => true,
+                Work::Alone { bytes } => bytes == SMALL,
+                _ => false,
+            },
         }
     }
 
     fn can_be_opened_again(&self) -> bool {
-        self.filling == Filling::Copied && self.lease.is_none()
+        self.filling == Filling::Copied && self.settings == Settings::Fitting
     }
 
     fn receiver(&self, place: &Place, patience: Patience) -> Result<BytesOut> {
         Ok(BytesOut {
             receiver: self.open(place)?.receiver(),
-            batch: self.batch(),
+            batch: if self.filling == Filling::Batched {
+                batch(place)
+            } else {
+                1
+            },
+            settling: self.settling,
             patience,
             waiting: Adaptive::default(),
         })
@@ -126,7 +188,7 @@ impl Subject for Shm {
         Ok(BytesIn {
             sender: self.open(place)?.sender(),
             filling: self.filling,
-            buffer: vec![0; self.batch() * place.bytes],
+            buffer: vec![0; self.batch(place) * place.bytes],
         })
     }
 
@@ -152,12 +214,17 @@ impl Subject for Shm {
         Ok(delivery.ack()?)
     }
 
-    fn batch(&self) -> usize {
+    fn batch(&self, place: &Place) -> usize {
         match self.filling {
-            Filling::Batched => BATCH,
+            Filling::Batched | Filling::Spread => batch(place),
             Filling::Copied | Filling::Loaned => 1,
         }
     }
+}
+
+/// Half of a small queue is left to the receiver.
+fn batch(place: &Place) -> usize {
+    BATCH.min(place.capacity / 2)
 }
 
 #[derive(Debug)]
@@ -171,6 +238,7 @@ pub struct BytesIn {
 pub struct BytesOut {
     receiver: ByteReceiver,
     batch: usize,
+    settling: Settling,
     patience: Patience,
     waiting: Adaptive,
 }
@@ -194,8 +262,10 @@ impl BytesOut {
 impl Sender for BytesIn {
     #[inline]
     fn send(&mut self, count: usize, len: usize, fill: &mut impl FnMut(&mut [u8])) -> Result<()> {
-        if self.filling == Filling::Batched {
-            return self.send_batch(count, len, fill);
+        match self.filling {
+            Filling::Batched => return self.send_batch(count, len, fill),
+            Filling::Spread => return self.send_spread(count, len, fill),
+            Filling::Copied | Filling::Loaned => {}
         }
         for _ in 0..count {
             if self.filling == Filling::Copied {
@@ -227,102 +297,52 @@ impl BytesIn {
         }
         Ok(self.sender.send_batch(&batch[..count])?)
     }
+
+    #[inline]
+    fn send_spread(
+        &mut self,
+        count: usize,
+        len: usize,
+        fill: &mut impl FnMut(&mut [u8]),
+    ) -> Result<()> {
+        let buffer = &mut self.buffer[..count * len];
+        buffer.chunks_exact_mut(len).for_each(fill);
+        for bytes in buffer.chunks_exact(len) {
+            self.sender.send(bytes)?;
+        }
+        Ok(())
+    }
+}
+
+impl BytesOut {
+    #[inline]
+    fn receive_batch(&self, read: &mut impl FnMut(&[u8])) -> Result<()> {
+        let mut batch = self.receiver.recv_batch(self.batch, Wait::Forever)?;
+        if self.settling == Settling::Together {
+            for delivery in &batch {
+                read(delivery.payload());
+            }
+            return Ok(batch.ack()?);
+        }
+        for delivery in batch {
+            read(delivery.payload());
+            delivery.ack()?;
+        }
+        Ok(())
+    }
 }
 
 impl Receiver for BytesOut {
     #[inline]
     fn receive(&mut self, read: &mut impl FnMut(&[u8])) -> Result<()> {
         if self.batch > 1 {
-            for delivery in self.receiver.recv_batch(self.batch, Wait::Forever)? {
-                read(delivery.payload());
-                delivery.ack()?;
-            }
-            return Ok(());
+            return self.receive_batch(read);
         }
         let delivery = match self.patience {
             Patience::Block | Patience::Stream => self.receiver.recv()?,
             Patience::Spin => self.spin()?,
         };
         read(delivery.payload());
-        Ok(delivery.ack()?)
-    }
-}
-
-/// The value of the typed queue: 64 bytes before encoding.
-type Value = [u64; SMALL / 8];
-
-impl Subject for Typed {
-    type Sender = ValuesIn;
-    type Receiver = ValuesOut;
-
-    fn name(&self) -> String {
-        "shm typed".to_owned()
-    }
-
-    fn note(&self) -> &'static str {
-        "eight random u64, encoded and decoded"
-    }
-
-    fn does(&self, work: Work) -> bool {
-        matches!(
-            work,
-            Work::OneWay {
-                senders: 1,
-                receivers: 1,
-                bytes: SMALL
-            }
-        )
-    }
-
-    fn receiver(&self, place: &Place, _: Patience) -> Result<ValuesOut> {
-        Ok(ValuesOut(self.open(place)?.receiver()))
-    }
-
-    fn sender(&self, place: &Place) -> Result<ValuesIn> {
-        Ok(ValuesIn(self.open(place)?.sender()))
-    }
-}
-
-impl Typed {
-    fn open(&self, place: &Place) -> Result<Queue<Value>> {
-        let options = QueueOptions::new().capacity(u32::try_from(place.capacity)?);
-        Ok(options.open(address(place))?)
-    }
-}
-
-#[derive(Debug)]
-pub struct ValuesIn(TypedSender<Value>);
-
-#[derive(Debug)]
-pub struct ValuesOut(TypedReceiver<Value>);
-
-impl Sender for ValuesIn {
-    #[inline]
-    fn send(&mut self, count: usize, _: usize, fill: &mut impl FnMut(&mut [u8])) -> Result<()> {
-        for _ in 0..count {
-            let mut bytes = [0; SMALL];
-            fill(&mut bytes);
-            let (words, _) = bytes.as_chunks::<8>();
-            let mut value = Value::default();
-            for (word, bytes) in value.iter_mut().zip(words) {
-                *word = u64::from_le_bytes(*bytes);
-            }
-            self.0.send(value)?;
-        }
-        Ok(())
-    }
-}
-
-impl Receiver for ValuesOut {
-    #[inline]
-    fn receive(&mut self, read: &mut impl FnMut(&[u8])) -> Result<()> {
-        let delivery = self.0.recv()?;
-        let value = delivery.data();
-        let mut bytes = [0; SMALL];
-        for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(value) {
-            *bytes = word.to_le_bytes();
-        }
-        read(&bytes);
         Ok(delivery.ack()?)
     }
 }

@@ -11,21 +11,27 @@
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::copying::Copying;
-use super::rings::{Cells, HEAD, Ring, TAIL, Waited};
+use super::rings::{AHEAD, Cells, HEAD, Ring, TAIL, Waited};
 use super::waiting::{Adaptive, Polling};
 use crate::player::Player;
-use crate::work::Work;
+use crate::work::{SMALL, Work};
 
+/// With `FETCHES`, each side asks for the lines of a cell further ahead, as this project's queue
+/// does.
 #[derive(Debug)]
-pub struct Vyukov(Cells);
+pub struct Vyukov<const FETCHES: bool>(Cells);
+
+type Plain = Vyukov<false>;
+type Prefetching = Vyukov<true>;
 
 pub fn list(all: &mut Vec<Box<dyn Player>>) {
-    all.push(Box::new(Waited::<Vyukov, Polling>::new()));
-    all.push(Box::new(Waited::<Vyukov, Adaptive>::new()));
-    all.push(Box::new(Copying(Waited::<Vyukov, Adaptive>::new())));
+    all.push(Box::new(Waited::<Plain, Polling>::new()));
+    all.push(Box::new(Waited::<Plain, Adaptive>::new()));
+    all.push(Box::new(Waited::<Prefetching, Adaptive>::new()));
+    all.push(Box::new(Copying(Waited::<Plain, Adaptive>::new())));
 }
 
-impl Vyukov {
+impl<const FETCHES: bool> Vyukov<FETCHES> {
     /// Claims a position whose cell's word is `ahead` of it.
     #[inline]
     fn claim(&self, index: usize, ahead: u64) -> Option<u64> {
@@ -47,11 +53,15 @@ impl Vyukov {
     }
 }
 
-impl Ring for Vyukov {
-    const NAME: &str = "vyukov";
+impl<const FETCHES: bool> Ring for Vyukov<FETCHES> {
+    const NAME: &str = if FETCHES {
+        "vyukov prefetching"
+    } else {
+        "vyukov"
+    };
     const NOTE: &str = "no ack; wedged forever by one badly timed kill";
 
-    const SHARED: bool = true;
+    const SHARED: bool = !FETCHES;
 
     fn prepare(cells: &Cells) {
         for position in 0..cells.count {
@@ -68,6 +78,9 @@ impl Ring for Vyukov {
         let Some(position) = self.claim(TAIL, 0) else {
             return false;
         };
+        if FETCHES {
+            self.0.fetch_to_write(position + AHEAD);
+        }
         // SAFETY: claimed, so only this sender uses it until the store below.
         fill(unsafe { self.0.payload_mut(position, len) });
         self.0.word(position).store(position + 1, Release);
@@ -79,6 +92,9 @@ impl Ring for Vyukov {
         let Some(position) = self.claim(HEAD, 1) else {
             return false;
         };
+        if FETCHES {
+            self.0.fetch_to_read(position + AHEAD);
+        }
         // SAFETY: claimed, so no process writes to it until the store below.
         read(unsafe { self.0.payload(position) });
         self.0
@@ -88,6 +104,11 @@ impl Ring for Vyukov {
     }
 
     fn does(work: Work) -> bool {
-        !matches!(work, Work::Alone { bytes } if bytes > 64)
+        match work {
+            Work::Alone { bytes } => bytes == SMALL,
+            // Ahead of a round trip there is nothing to fetch.
+            Work::OneWay { bytes, .. } if FETCHES => bytes == SMALL,
+            _ => !FETCHES,
+        }
     }
 }

@@ -240,7 +240,7 @@ fn a_queue_alone_shows_its_pool_holders_and_dead_letters_with_the_error_of_the_c
 }
 
 #[test]
-fn queues_that_cannot_be_read_are_counted() {
+fn queues_that_cannot_be_read_are_counted_and_doctor_names_them() {
     let folder = Folder::new();
     folder.run(&["create", "jobs"]).expect(0);
     fs::write(folder.file("bad"), "").unwrap();
@@ -249,9 +249,11 @@ fn queues_that_cannot_be_read_are_counted() {
         .expect(0)
         .out;
     assert!(
-        shown.contains("1 queue,") && shown.contains("1 can't be read"),
+        shown.contains("1 queue,") && shown.contains("1 can't be read (ipc doctor)"),
         "{shown}"
     );
+    let doctor = folder.run(&["doctor"]);
+    assert!(doctor.out.contains("bad"), "{doctor:?}");
 }
 
 #[test]
