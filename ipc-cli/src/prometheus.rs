@@ -228,12 +228,12 @@ impl Families {
         ] {
             self.add("gauge", name, help, queue, value);
         }
-        self.add_held(queue, &held::all(subject)?.unwrap_or_default());
-        Ok(())
+        self.add_holders(queue, subject)
     }
 
-    /// Adds the figures of messages that receivers hold.
-    fn add_held(&mut self, queue: &str, held: &[Held]) {
+    /// Adds the figures about the processes that hold messages.
+    fn add_holders(&mut self, queue: &str, subject: &Subject) -> Result<()> {
+        let held = held::all(subject)?.unwrap_or_default();
         let of = |health| {
             let is_it = |held: &&Held| held.seen.as_ref().is_some_and(|seen| seen.health == health);
             held.iter().filter(is_it).count() as f64
@@ -259,6 +259,7 @@ impl Families {
         ] {
             self.add("gauge", name, help, queue, value);
         }
+        Ok(())
     }
 
     fn add(

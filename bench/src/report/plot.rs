@@ -80,7 +80,7 @@ fn lines(
         &title(&format!("{SCALE}, by {number}"), unit),
         ("sans-serif", 17),
     )?;
-    let numbers = || series.values().flatten().map(|(number, _)| *number);
+    let numbers = series.values().flatten().map(|(number, _)| *number);
     let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
     let highest = rows.iter().map(|row| row.median).fold(0.0, f64::max);
     // Disturbed values are cut at the edge, so that the others remain readable.
@@ -93,7 +93,7 @@ fn lines(
         .x_label_area_size(45)
         .y_label_area_size(60)
         .build_cartesian_2d(
-            place(0.0)..place(numbers().fold(1.0, f64::max)) * 1.02,
+            place(0.0)..place(numbers.fold(1.0, f64::max)) * 1.02,
             0.0..top,
         )?;
     let label = |place: &f64| format!("{:.0}", 10f64.powf(*place));
@@ -126,6 +126,16 @@ fn lines(
         let (right, bottom) = chart.backend_coord(&last);
         names.push((subject, right - 4, bottom - 6, color));
     }
+    draw_names(&root, names)?;
+    root.present()?;
+    Ok(())
+}
+
+/// Draws the names of lines, each with its right and bottom end and its colour.
+fn draw_names(
+    root: &Area<'_>,
+    mut names: Vec<(&str, i32, i32, RGBColor)>,
+) -> Result<(), Box<dyn std::error::Error>> {
     // From the top: a name that would cover the one above it goes below that.
     names.sort_by_key(|(_, _, bottom, _)| *bottom);
     let mut least = 0;
@@ -134,13 +144,9 @@ fn lines(
         least = bottom + NAME_HEIGHT;
         let font = ("sans-serif", 16).into_font().color(&color);
         let font = font.pos(Pos::new(HPos::Right, VPos::Bottom));
-        root.draw(&Text::new(
-            name.to_owned(),
-            root_place(&root, (right, bottom)),
-            font,
-        ))?;
+        let place = root_place(root, (right, bottom));
+        root.draw(&Text::new(name.to_owned(), place, font))?;
     }
-    root.present()?;
     Ok(())
 }
 
@@ -208,28 +214,30 @@ fn bars(
         let range = [(row.min, middle), (row.max, middle)];
         chart.draw_series([Rectangle::new(bar, color.mix(share).filled())])?;
         chart.draw_series([PathElement::new(range, BLACK.stroke_width(1))])?;
-        let place = chart.backend_coord(&(from, middle));
-        let font = ("sans-serif", 17).into_font().color(&BLACK);
-        let font = font.pos(Pos::new(HPos::Right, VPos::Center));
+        let (left, at) = chart.backend_coord(&(from, middle));
         let mut name = row.subject.clone();
         if row.distance == Distance::Far {
             name.push_str(", far");
         }
-        root.draw(&Text::new(
-            name,
-            root_place(&root, (place.0 - 6, place.1)),
-            font,
-        ))?;
-        let place = chart.backend_coord(&(row.max, middle));
-        let font = ("sans-serif", 15).into_font().color(&BLACK);
-        let font = font.pos(Pos::new(HPos::Left, VPos::Center));
+        write_beside(&root, (left - 6, at), HPos::Right, 17, name)?;
+        let (right, at) = chart.backend_coord(&(row.max, middle));
         let value = figure(row.median, unit);
-        root.draw(&Text::new(
-            value,
-            root_place(&root, (place.0 + 6, place.1)),
-            font,
-        ))?;
+        write_beside(&root, (right + 6, at), HPos::Left, 15, value)?;
     }
     root.present()?;
+    Ok(())
+}
+
+/// Writes a text that begins or ends at a place, in the middle of its height.
+fn write_beside(
+    root: &Area<'_>,
+    place: (i32, i32),
+    side: HPos,
+    size: i32,
+    text: String,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let font = ("sans-serif", size).into_font().color(&BLACK);
+    let font = font.pos(Pos::new(side, VPos::Center));
+    root.draw(&Text::new(text, root_place(root, place), font))?;
     Ok(())
 }

@@ -211,9 +211,9 @@ fn the_picture_is_also_valid_xml() {
     assert!(svg.contains("media/resize"), "{svg}");
 }
 
-/// A queue that is in use.
-fn busy() -> Line {
-    Line {
+/// What the picture in the README shows: one queue of each kind that an operator looks for.
+fn documented() -> View {
+    let line = Line {
         queue: "media/resize".into(),
         ready: 145,
         in_use: 149,
@@ -231,11 +231,36 @@ fn busy() -> Line {
         state: "open",
         blocked_senders: Some(0),
         blocked_receivers: Some(0),
+    };
+    let held = |message: &str, pid, health, seconds| Held {
+        queue: "media/resize".into(),
+        message: format!("11592694c1e14264-{message}"),
+        holder: "resizer".into(),
+        pid,
+        attempt: 1,
+        held_at_least_seconds: seconds,
+        health: Some(health),
+        lease_left_seconds: Some(30.0 - seconds),
+        held_at_most_seconds: Some(seconds),
+    };
+    View {
+        queues: documented_queues(line),
+        held: vec![
+            held("0", 21333, "stopped", 18.2),
+            held("73", 21332, "alive", 0.1),
+            held("74", 21340, "alive", 0.0),
+        ],
+        nodes: vec![NodeLine {
+            node: "media/planner".into(),
+            pid: 21290,
+            health: "alive",
+            last_beat_ago_seconds: 0.3,
+        }],
     }
 }
 
-fn documented_queues() -> Vec<Line> {
-    let line = busy();
+/// A queue with a stopped holder, which is given, and three others.
+fn documented_queues(line: Line) -> Vec<Line> {
     let quiet = Line {
         held: 0,
         dead: 0,
@@ -276,35 +301,6 @@ fn documented_queues() -> Vec<Line> {
             ..quiet
         },
     ]
-}
-
-/// What the picture in the README shows: one queue of each kind that an operator looks for.
-fn documented() -> View {
-    let held = |message: &str, pid, health, seconds| Held {
-        queue: "media/resize".into(),
-        message: format!("11592694c1e14264-{message}"),
-        holder: "resizer".into(),
-        pid,
-        attempt: 1,
-        held_at_least_seconds: seconds,
-        health: Some(health),
-        lease_left_seconds: Some(30.0 - seconds),
-        held_at_most_seconds: Some(seconds),
-    };
-    View {
-        queues: documented_queues(),
-        held: vec![
-            held("0", 21333, "stopped", 18.2),
-            held("73", 21332, "alive", 0.1),
-            held("74", 21340, "alive", 0.0),
-        ],
-        nodes: vec![NodeLine {
-            node: "media/planner".into(),
-            pid: 21290,
-            health: "alive",
-            last_beat_ago_seconds: 0.3,
-        }],
-    }
 }
 
 /// If this variable is set, the picture is written instead of compared.

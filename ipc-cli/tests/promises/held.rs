@@ -196,8 +196,8 @@ fn commands_that_come_later_know_how_long_a_message_has_been_held_at_least() {
         let row = shown.lines().find(|line| line.contains(" alive "));
         assert!(row.is_some_and(|row| !row.contains("up to")), "{shown}");
         // Which of the two it took is not known at once, so nothing too long is said.
-        queue.sender().send(b"two").unwrap();
         let second = Instant::now();
+        queue.sender().send(b"two").unwrap();
         let inspector = place.look("jobs").unwrap();
         wait_until("both are held", || inspector.lease_views().len() == 2);
         wait_until("it is known again", || {

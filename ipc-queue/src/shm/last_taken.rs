@@ -32,7 +32,8 @@ const EPOCH_MASK: u64 = (1 << EPOCH_BITS) - 1;
 
 /// Writes down the number of messages that this process's slot has taken, if it has changed.
 pub(super) fn note(attachment: &Attachment, count: u64) {
-    let now = || Due::at(clock::monotonic());
+    // Rounded up, and the viewer's time down: what it shows is never too long.
+    let now = || Due::not_before(clock::monotonic());
     note_in(attachment.counters(), attachment.member(), count, now);
 }
 

@@ -1,4 +1,4 @@
-//! The schema of the commands' JSON: checks values, and notes which of its properties were printed.
+//! The JSON schema, and what of it was printed.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -6,25 +6,18 @@ use std::collections::BTreeSet;
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
-use super::docs;
+use super::{Shape, docs};
 use crate::place::{Ended, run};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
-    Array,
-    Object,
-    Lines,
-}
-
 /// The schema, and those of its properties that were printed.
-pub(super) struct Schema {
-    pub(super) whole: Value,
+pub struct Schema {
+    whole: Value,
     /// Pointers into the schema.
-    pub(super) seen: RefCell<BTreeSet<String>>,
+    seen: RefCell<BTreeSet<String>>,
 }
 
 impl Schema {
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         let whole = serde_json::from_str(&docs("ipc.schema.json")).unwrap();
         jsonschema::meta::validate(&whole).unwrap();
         Self {
@@ -33,11 +26,18 @@ impl Schema {
         }
     }
 
-    pub(super) fn definitions(&self) -> &Map<String, Value> {
+    /// The properties that no output had so far.
+    pub fn never_printed(&self) -> Vec<String> {
+        let mut all = BTreeSet::new();
+        properties("", &self.whole, &mut all);
+        all.difference(&self.seen.borrow()).cloned().collect()
+    }
+
+    pub fn definitions(&self) -> &Map<String, Value> {
         self.whole["$defs"].as_object().unwrap()
     }
 
-    pub(super) fn shape(&self, command: &str) -> Shape {
+    pub fn shape(&self, command: &str) -> Shape {
         let described = self.whole["$defs"][command]["description"].as_str();
         match described.unwrap_or_else(|| panic!("{command} is not in the schema")) {
             text if text.starts_with("One JSON array") => Shape::Array,
@@ -47,7 +47,7 @@ impl Schema {
         }
     }
 
-    pub(super) fn validator(&self, command: &str) -> Validator {
+    pub fn validator(&self, command: &str) -> Validator {
         let mut schema = self.whole.clone();
         schema["$ref"] = json!(format!("#/$defs/{command}"));
         jsonschema::validator_for(&schema).unwrap()
@@ -55,7 +55,7 @@ impl Schema {
 
     /// Asserts that the output of a command matches its definition.
     #[track_caller]
-    pub(super) fn check(&self, command: &str, ended: &Ended) {
+    pub fn check(&self, command: &str, ended: &Ended) {
         let values = match self.shape(command) {
             Shape::Lines => ended.out.lines().map(str::to_owned).collect(),
             _ => vec![ended.out.clone()],
@@ -69,7 +69,7 @@ impl Schema {
     }
 
     #[track_caller]
-    pub(super) fn check_value(&self, command: &str, value: &Value) {
+    pub fn check_value(&self, command: &str, value: &Value) {
         let validator = self.validator(command);
         let errors = validator.iter_errors(value);
         let errors: Vec<_> = errors
@@ -82,7 +82,7 @@ impl Schema {
 
     /// Runs a command with `--json`, and checks its output.
     #[track_caller]
-    pub(super) fn run(&self, command: &str, args: &[&str], code: i32) -> Ended {
+    pub fn run(&self, command: &str, args: &[&str], code: i32) -> Ended {
         let words: Vec<_> = match command.strip_prefix("dlq-") {
             Some(of_dlq) => vec!["dlq", of_dlq],
             None => vec![command],
@@ -93,7 +93,7 @@ impl Schema {
     }
 
     /// Notes which properties below the schema at `pointer` the value has.
-    pub(super) fn note(&self, pointer: &str, value: &Value) {
+    pub fn note(&self, pointer: &str, value: &Value) {
         let schema = self.whole.pointer(pointer).unwrap();
         if let Some(target) = schema["$ref"].as_str() {
             return self.note(target.strip_prefix('#').unwrap(), value);
@@ -168,7 +168,7 @@ fn is_id(name: &str) -> bool {
 }
 
 /// Collects the properties of all objects in the schema, as pointers.
-pub(super) fn properties(pointer: &str, schema: &Value, found: &mut BTreeSet<String>) {
+fn properties(pointer: &str, schema: &Value, found: &mut BTreeSet<String>) {
     match schema {
         Value::Object(fields) => {
             if let Some(properties) = fields.get("properties").and_then(Value::as_object) {
