@@ -81,10 +81,7 @@ fn lines(
         ("sans-serif", 17),
     )?;
     let numbers = series.values().flatten().map(|(number, _)| *number);
-    let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
-    let highest = rows.iter().map(|row| row.median).fold(0.0, f64::max);
-    // Disturbed values are cut at the edge, so that the others remain readable.
-    let top = most.min(3.0 * highest) * 1.05;
+    let top = top_of(rows);
     // A logarithmic axis with a place for zero.
     let place = |number: f64| number.max(0.5).log10();
     let mut chart = ChartBuilder::on(&root)
@@ -129,6 +126,14 @@ fn lines(
     draw_names(&root, names)?;
     root.present()?;
     Ok(())
+}
+
+/// Returns the upper end of the axis. Disturbed values are cut at the edge, so that the others
+/// remain readable.
+fn top_of(rows: &[&Summary]) -> f64 {
+    let most = rows.iter().map(|row| row.max).fold(0.0, f64::max);
+    let highest = rows.iter().map(|row| row.median).fold(0.0, f64::max);
+    most.min(3.0 * highest) * 1.05
 }
 
 /// Draws the names of lines, each with its right and bottom end and its colour.
