@@ -21,11 +21,6 @@ const LONG_FILES: &[(&str, &str)] = &[
 /// Functions that may be longer: the file or folder, the function, and the reason.
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     (
-        "bench/src/report/plot.rs",
-        ANY,
-        "A plot is drawn part after part.",
-    ),
-    (
         "ipc-cli/tests/promises/top.rs",
         "keys_sort_filter_show_one_queue_and_act_once_confirmed",
         "One session of a user.",
