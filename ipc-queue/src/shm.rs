@@ -26,7 +26,6 @@ mod level;
 mod memory;
 #[cfg(test)]
 mod model;
-mod owned;
 mod patrol;
 mod payload;
 mod picking;
@@ -36,6 +35,7 @@ mod recovery;
 mod ring;
 mod sender;
 mod spin;
+mod stats;
 mod tally;
 mod wait_queue;
 mod waiting;
@@ -391,7 +391,7 @@ impl Transport for ShmQueue {
             return Err(ControlFailure::from(missing).of(self.address(), ControlCall::Forget));
         };
         self.shared.answer(ControlCall::Forget, |shared| {
-            let now = u64::try_from(clock::monotonic().as_nanos()).unwrap_or(u64::MAX);
+            let now = keys::nanos(clock::monotonic());
             let forgotten = keys.forget(key.number(), now);
             shared.tell_room();
             forgotten

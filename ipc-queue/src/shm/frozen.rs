@@ -33,12 +33,11 @@ use ipc_shm::{Presence, clock};
 use super::cell::Cause;
 use super::geometry::Geometry;
 use super::keys::Refused;
+use super::keys::nanos;
 use super::memory::Memory;
 use super::payload;
 use super::word::CellKind;
-use super::{
-    CLOSED, FROZEN, PAUSED, ShmQueue, ShmSender, WAS_CLOSED, WAS_PAUSED, by_priority, sender,
-};
+use super::{CLOSED, FROZEN, PAUSED, ShmQueue, ShmSender, WAS_CLOSED, WAS_PAUSED, by_priority};
 use crate::contract::Transport;
 use crate::control::{ControlCall, ControlError, ControlFailure};
 use crate::error::SendFailure;
@@ -284,7 +283,7 @@ impl Frozen {
         let Some(keys) = &self.queue.shared.contents.keys else {
             return Vec::new();
         };
-        let since = sender::nanos(self.since);
+        let since = nanos(self.since);
         let stored = |(key, id, until): (u64, MessageId, u64)| StoredKey {
             key,
             id,
@@ -310,9 +309,9 @@ impl Frozen {
             return true;
         }
         let now = clock::monotonic();
-        let until = sender::nanos(now.saturating_add(left));
+        let until = nanos(now.saturating_add(left));
         let seat = self.queue.shared.seat;
-        let put = keys.restore(seat, stored.key, stored.id, until, sender::nanos(now));
+        let put = keys.restore(seat, stored.key, stored.id, until, nanos(now));
         !matches!(put, Err(Refused::NoSlot))
     }
 

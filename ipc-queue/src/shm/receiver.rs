@@ -1,12 +1,15 @@
 //! Receiving through shared memory, and settling: the ring, with payloads, waiting and counting.
 
+mod acks;
+mod delivery;
+mod owned;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::{mem, ptr};
 
-use ipc_proto::{Headers, Kind, Timestamp};
+use ipc_proto::Timestamp;
 use ipc_shm::clock;
 
 use super::cell::Body;
@@ -14,19 +17,18 @@ use super::due::Due;
 use super::events;
 use super::level::Level;
 use super::memory::RingWord;
-use super::owned::OwnedShmDelivery;
 use super::payload::{BadPlace, Readable};
-use super::ring::{Cursor, Lease, Settled, Settlement, TOGETHER, Taken};
+use super::ring::{Cursor, Lease, Settled, Settlement, Taken};
 use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
 use super::waiting::Gone;
 use super::{CLOSED, Hold, LETTERS, PAUSED, TIMED};
-use crate::error::{RecvFailure, RecvPortError, SettleError, SettleFailure, Unavailable};
-use crate::metadata::Metadata;
-use crate::port::PortDelivery;
-use crate::settle::Nack;
+use crate::error::{RecvFailure, RecvPortError, SettleFailure, Unavailable};
 use crate::settle::{Settle, nack_delay, shorten_reason};
 use crate::wait::Wait;
+
+pub(crate) use acks::Acks;
+pub(crate) use delivery::ShmDelivery;
 
 /// Receives from one level of a queue in shared memory.
 #[derive(Debug)]
@@ -42,13 +44,6 @@ pub(crate) struct LevelReceiver {
 
 /// What makes a batch large: it still lies in the first caches of both sides.
 const LARGE_BATCH_BYTES: usize = 64 << 10;
-
-/// A message being read in shared memory. Dropped, it is given back.
-#[derive(Debug)]
-pub(crate) struct ShmDelivery<'a> {
-    receiver: &'a LevelReceiver,
-    payload: Readable<'a>,
-}
 
 impl LevelReceiver {
     /// A receiver from level `number`.
@@ -543,255 +538,5 @@ impl Drop for LevelReceiver {
             .contents
             .counters
             .give_back(&self.lane, Side::Receive);
-    }
-}
-
-/// The acks of a batch. A run that was taken together is freed together. Freed cells are counted
-/// and announced together.
-#[derive(Debug, Default)]
-pub(crate) struct Acks<'a> {
-    by: Option<&'a LevelReceiver>,
-    /// The number of freed cells that are not announced yet.
-    cells: u64,
-    run: Option<OpenRun>,
-    /// Each failure with the index of its delivery.
-    failures: Vec<(usize, SettleError)>,
-}
-
-/// A run of which the last message was not added yet.
-#[derive(Debug)]
-struct OpenRun {
-    /// The lease of its first message.
-    first: Lease,
-    /// The index of its first message in the batch.
-    index: usize,
-    /// The number of its messages that were added.
-    count: u32,
-}
-
-impl OpenRun {
-    /// Whether a lease is that of the next message of the run.
-    #[inline(always)]
-    fn goes_on_with(&self, lease: &Lease, index: usize) -> bool {
-        let (offset, len) = lease.in_run();
-        self.count == offset
-            && self.first.index() + offset == lease.index()
-            && self.first.in_run().1 == len
-            && self.index + offset as usize == index
-    }
-}
-
-impl<'a> Acks<'a> {
-    /// Adds delivery number `index` of the batch. The caller forgets it.
-    #[inline(always)]
-    pub(crate) fn add(&mut self, index: usize, delivery: &ShmDelivery<'a>) {
-        let (by, lease) = (delivery.receiver, delivery.payload.lease());
-        if !self.by.is_some_and(|before| ptr::eq(before, by)) {
-            self.end_of_run();
-            self.tell();
-            self.by = Some(by);
-        }
-        let (offset, len) = lease.in_run();
-        match &mut self.run {
-            Some(run) if run.goes_on_with(lease, index) => run.count += 1,
-            _ => {
-                self.end_of_run();
-                if len == 1 || offset > 0 {
-                    return self.ack(by, lease, index);
-                }
-                self.run = Some(OpenRun {
-                    first: lease.hand_over(),
-                    index,
-                    count: 1,
-                });
-            }
-        }
-        if offset + 1 == len
-            && let Some(run) = self.run.take()
-        {
-            self.ack_run(by, &run, len);
-        }
-    }
-
-    #[inline(always)]
-    fn ack_run(&mut self, by: &'a LevelReceiver, run: &OpenRun, len: u32) {
-        let is_ours = by.shared.attachment.is_ours();
-        if is_ours && by.level.ring.ack_run(&run.first) == Settled::Freed {
-            self.freed(len);
-            return;
-        }
-        // Each one has its own error.
-        self.ack_singly(by, run);
-    }
-
-    /// Acks the messages of an incomplete run one by one.
-    #[inline(always)]
-    fn end_of_run(&mut self) {
-        if let (Some(run), Some(by)) = (self.run.take(), self.by) {
-            self.ack_singly(by, &run);
-        }
-    }
-
-    #[cold]
-    fn ack_singly(&mut self, by: &'a LevelReceiver, run: &OpenRun) {
-        for offset in 0..run.count {
-            let lease = run.first.other_of_run(offset);
-            self.ack(by, &lease, run.index + offset as usize);
-        }
-    }
-
-    #[inline(always)]
-    fn ack(&mut self, by: &'a LevelReceiver, lease: &Lease, index: usize) {
-        if !by.shared.attachment.is_ours() {
-            return self.failed(by, lease, index, by.not_ours());
-        }
-        match by.level.ring.ack(lease) {
-            Settled::Freed => self.freed(1),
-            other => {
-                if let Err(failure) = by.settled(other, Received::Acked) {
-                    self.failed(by, lease, index, failure);
-                }
-            }
-        }
-    }
-
-    #[cold]
-    fn failed(&mut self, by: &LevelReceiver, lease: &Lease, index: usize, failure: SettleFailure) {
-        let message = by.level.ring.cell(lease.index()).envelope().id;
-        self.failures.push((index, failure.of(by.queue(), message)));
-    }
-
-    #[inline(always)]
-    fn freed(&mut self, cells: u32) {
-        self.cells += u64::from(cells);
-        // A sender that waits for room does not wait for a long batch.
-        if self.cells >= TOGETHER as u64 {
-            self.tell();
-        }
-    }
-
-    /// A sender that is woken and finds more room wakes the next.
-    #[inline(always)]
-    fn tell(&mut self) {
-        if let Some(by) = self.by.filter(|_| self.cells > 0) {
-            by.lane.add(Received::Acked, self.cells);
-            by.shared.tell_room();
-            by.shared.wake_if_closed();
-            self.cells = 0;
-        }
-    }
-
-    /// Acks the rest. Returns each failure with the index of its delivery.
-    #[inline(always)]
-    pub(crate) fn end(mut self) -> Vec<(usize, SettleError)> {
-        self.end_of_run();
-        self.tell();
-        mem::take(&mut self.failures)
-    }
-}
-
-impl Drop for Acks<'_> {
-    fn drop(&mut self) {
-        self.end_of_run();
-        self.tell();
-    }
-}
-
-impl ShmDelivery<'_> {
-    #[inline]
-    pub(crate) fn payload(&self) -> &[u8] {
-        self.payload.bytes()
-    }
-
-    /// Read where it lies: the header is nobody's to change while the payload is ours to read.
-    #[inline]
-    pub(crate) fn metadata(&self) -> Metadata {
-        let lease = self.payload.lease();
-        let envelope = self.receiver.level.ring.cell(lease.index()).envelope();
-        Metadata {
-            kind: envelope.kind,
-            id: envelope.id,
-            sent_at: envelope.sent_at,
-            attempt: self.attempt(),
-            delivery: lease.lap_number(),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn kind(&self) -> Kind {
-        let cell = (self.receiver.level.ring).cell(self.payload.lease().index());
-        cell.message_kind()
-    }
-
-    /// The headers of its message, which were checked when it was delivered.
-    pub(crate) fn headers(&self) -> Headers {
-        let (level, index) = (&self.receiver.level, self.payload.lease().index());
-        let body = level.ring.cell(index).body().before_headers();
-        let headers = body.map(|body| level.payloads.headers(index, body));
-        headers.and_then(Result::ok).unwrap_or_default()
-    }
-
-    /// The lap at which it was taken: each delivery takes its cell one lap further.
-    pub(crate) fn delivery(&self) -> u64 {
-        self.payload.lease().lap_number()
-    }
-
-    /// Whether what was read so far was the message, and not zeroes in its place.
-    #[inline]
-    pub(crate) fn check_whole(&self) -> Result<(), Unavailable> {
-        self.receiver.check_whole()
-    }
-
-    /// The queue's address, for errors.
-    pub(crate) fn queue(&self) -> String {
-        self.receiver.queue()
-    }
-
-    pub(crate) fn queue_id(&self) -> u64 {
-        self.receiver.shared.queue_id()
-    }
-
-    #[inline]
-    pub(crate) fn attempt(&self) -> u8 {
-        self.receiver.level.ring.attempts(self.payload.lease())
-    }
-
-    pub(crate) fn extend(&self, by: Duration) -> Result<(), SettleFailure> {
-        self.receiver.extend(self.payload.lease(), by)
-    }
-
-    /// The same delivery without a borrow of its receiver.
-    pub(crate) fn into_port(self) -> PortDelivery {
-        let (queue, metadata, headers) = (self.queue_id(), self.metadata(), self.headers());
-        PortDelivery::new(queue, metadata, Vec::new(), self.into_owned()).with_headers(headers)
-    }
-
-    /// Takes the right to read and to settle along, to any thread.
-    fn into_owned(self) -> OwnedShmDelivery {
-        // Only this thread has all of those that were taken together.
-        self.receiver.level.ring.make_single(self.payload.lease());
-        let payload = self.payload.hand_over(&self.receiver.level.payloads);
-        let receiver = self.receiver.another();
-        // Its drop would settle.
-        mem::forget(self);
-        OwnedShmDelivery::new(receiver, payload)
-    }
-
-    /// For once, and never dropped after.
-    #[inline]
-    pub(crate) fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure> {
-        match how {
-            Settle::Ack => self.receiver.ack(self.payload.lease()),
-            other => self.receiver.settle(self.payload.lease(), other),
-        }
-    }
-}
-
-impl Drop for ShmDelivery<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        let nack = Nack::new().into();
-        // A lease that was lost has been given back already.
-        let _ = self.receiver.settle(self.payload.lease(), nack);
     }
 }

@@ -16,7 +16,7 @@ use super::Hold;
 use super::cell::Body;
 use super::chunk::Candidate;
 use super::due::Due;
-use super::keys::{CellName, HeldKey, Keys, Known, Refused};
+use super::keys::{CellName, HeldKey, Keys, Known, Refused, nanos};
 use super::level::{Level, SegmentKeys};
 use super::memory::RingWord;
 use super::payload::{self, Writable};
@@ -768,10 +768,6 @@ impl LevelSender {
 
 /// After how many messages another chunk is tried first: that one may be held for long.
 const MOST_AWAY: u32 = 256;
-
-pub(super) fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
 
 /// The largest payload that the queue takes.
 fn most_bytes(settings: &QueueSettings) -> usize {

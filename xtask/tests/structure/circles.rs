@@ -18,13 +18,6 @@ const CRATES: [&str; 10] = [
     "xtask/proofs",
 ];
 
-/// Circles that are not yet broken.
-const KNOWN: [&str; 3] = [
-    "ipc-queue: shm::contents -> shm::tally -> shm::contents",
-    "ipc-queue: shm::owned -> shm::receiver -> shm::owned",
-    "ipc-queue: shm::sender -> shm::tally -> shm::sender",
-];
-
 #[test]
 fn no_crate_has_an_import_circle() {
     let mut circles = Vec::new();
@@ -41,7 +34,6 @@ fn no_crate_has_an_import_circle() {
         }
     }
     assert!(modules > 300, "only {modules} modules were found");
-    circles.retain(|circle| !KNOWN.contains(&circle.as_str()));
     let circles = circles.join("\n");
     assert!(
         circles.is_empty(),

@@ -3,11 +3,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::payload::OwnedReadable;
-use super::receiver::LevelReceiver;
+use super::LevelReceiver;
 use crate::error::{SettleFailure, Unavailable};
 use crate::settle::Settle;
 use crate::settle_once::SettleOnce;
+use crate::shm::payload::OwnedReadable;
 
 /// The right to read and to settle a received message. It counts and settles through a separate
 /// receiver, in any thread.
