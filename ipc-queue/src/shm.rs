@@ -26,6 +26,7 @@ mod level;
 mod memory;
 #[cfg(test)]
 mod model;
+mod opening;
 mod patrol;
 mod payload;
 mod picking;
@@ -37,6 +38,7 @@ mod sender;
 mod spin;
 mod stats;
 mod tally;
+mod transport;
 mod wait_queue;
 mod waiting;
 mod word;
@@ -46,12 +48,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipc_proto::{MessageId, Name, QueueSettings};
+use ipc_proto::Name;
 use ipc_shm::wait::Event;
 use ipc_shm::watch::{self, Running, Watched};
 use ipc_shm::{
-    Attachment, Created, Expected, Header, HeaderError, Kind as SegmentKind, Member, Namespace,
-    OpenError, Participants, PayloadType, Presence, ProcessIdentity, Segment, View, clock,
+    Attachment, Kind as SegmentKind, Member, Namespace, Participants, Presence, ProcessIdentity,
+    Segment, View, clock,
 };
 
 pub use blocked::BlockedView;
@@ -62,20 +64,16 @@ pub use leases::{LeaseView, PoolView};
 pub(crate) use receiver::{Acks, ShmDelivery};
 pub(crate) use sender::ShmLoan;
 
-use crate::capability::{Capabilities, Feature, Unsupported};
-use crate::contract::{LeaseInfo, ReceivePort, SendPort, Transport};
+use crate::capability::{Capabilities, Feature};
 use crate::control::{ControlCall, ControlError, ControlFailure};
-use crate::dead_letter::{DeadLetter, DeadLetterId};
-use crate::error::{DrainError, QueueError, SendFailure, Unavailable};
+use crate::error::{QueueError, Unavailable};
 use crate::notifier::Waiters;
-use crate::open_request::{AttachAs, OpenMode, OpenRequest, payload_differs};
-use crate::send_options::Key;
+use crate::open_request::{AttachAs, OpenRequest};
 use crate::stats::QueueStats;
-use crate::wait::Wait;
 use contents::Contents;
 use due::{Due, Scans};
-use geometry::LAYOUT_HASH;
 use level::SegmentMemory;
+use opening::{open_segment, process_name};
 use patrol::Patrol;
 use recovery::Changed;
 use ring::Ring;
@@ -264,161 +262,6 @@ impl ShmQueue {
     #[must_use]
     pub fn shm_receiver(&self) -> ShmReceiver {
         ShmReceiver::new(&self.shared)
-    }
-}
-
-impl Transport for ShmQueue {
-    fn settings(&self) -> &QueueSettings {
-        &self.shared.contents.settings
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        CAPABILITIES
-    }
-
-    fn id(&self) -> u64 {
-        self.shared.queue_id()
-    }
-
-    fn payload(&self) -> Option<&str> {
-        Some(self.shared.attachment.segment().header().payload.name())
-    }
-
-    fn sender(&self) -> Box<dyn SendPort> {
-        Box::new(self.shm_sender())
-    }
-
-    fn receiver(&self) -> Box<dyn ReceivePort> {
-        Box::new(self.shm_receiver())
-    }
-
-    fn address(&self) -> String {
-        self.shared.address()
-    }
-
-    fn close(&self) -> Result<(), ControlError> {
-        self.shared.check_usable(ControlCall::Close)?;
-        let before = self.shared.flag().fetch_or(CLOSED, Ordering::SeqCst);
-        self.shared.attachment.segment().notify_all();
-        if before & CLOSED == 0 {
-            events::closed(&self.shared);
-        }
-        self.shared.check_usable(ControlCall::Close)
-    }
-
-    fn reopen(&self) -> Result<(), ControlError> {
-        self.shared.check_usable(ControlCall::Reopen)?;
-        self.check_not_frozen(ControlCall::Reopen)?;
-        let before = self.shared.flag().fetch_and(!CLOSED, Ordering::SeqCst);
-        if before & CLOSED != 0 {
-            events::reopened(&self.shared);
-        }
-        self.shared.check_usable(ControlCall::Reopen)
-    }
-
-    fn is_closed(&self) -> Result<bool, ControlError> {
-        self.shared.has_flag(CLOSED, ControlCall::IsClosed)
-    }
-
-    fn pause(&self) -> Result<(), ControlError> {
-        self.shared.check_usable(ControlCall::Pause)?;
-        let before = self.shared.flag().fetch_or(PAUSED, Ordering::SeqCst);
-        if before & PAUSED == 0 {
-            events::paused(&self.shared);
-        }
-        self.shared.check_usable(ControlCall::Pause)
-    }
-
-    fn resume(&self) -> Result<(), ControlError> {
-        self.shared.check_usable(ControlCall::Resume)?;
-        self.check_not_frozen(ControlCall::Resume)?;
-        let before = self.shared.flag().fetch_and(!PAUSED, Ordering::SeqCst);
-        self.shared.items().notify_all();
-        if before & PAUSED != 0 {
-            events::resumed(&self.shared);
-        }
-        self.shared.check_usable(ControlCall::Resume)
-    }
-
-    fn is_paused(&self) -> Result<bool, ControlError> {
-        self.shared.has_flag(PAUSED, ControlCall::IsPaused)
-    }
-
-    fn purge(&self) -> Result<u64, ControlError> {
-        self.shared.answer(ControlCall::Purge, Shared::purge)
-    }
-
-    fn drain(&self, wait: Wait) -> Result<(), DrainError> {
-        self.close()?;
-        let drained = self.shared.wait_until_drained(wait);
-        events::drained(&self.shared, &drained);
-        drained
-    }
-
-    fn stats(&self) -> Result<QueueStats, ControlError> {
-        self.shared.answer(ControlCall::Stats, Shared::stats)
-    }
-
-    fn leases(&self) -> Result<Vec<LeaseInfo>, ControlError> {
-        self.shared.answer(ControlCall::Leases, |shared| {
-            shared.contents.leases(shared.attachment.participants())
-        })
-    }
-
-    fn dead_letters(&self) -> Result<Vec<DeadLetter>, ControlError> {
-        self.shared.answer(ControlCall::DeadLetters, |shared| {
-            shared.contents.dead_letters()
-        })
-    }
-
-    fn requeue(&self, id: DeadLetterId) -> Result<bool, ControlError> {
-        self.shared.check_usable(ControlCall::Requeue)?;
-        let requeued = self.shared.requeue(id);
-        requeued.map_err(|failure| {
-            let failure = match failure {
-                SendFailure::Closed => ControlFailure::Closed,
-                SendFailure::Unavailable(cause) => cause.into(),
-                SendFailure::Damaged { reason } => ControlFailure::Damaged { reason },
-                other => ControlFailure::NotSent(other),
-            };
-            failure.of(self.address(), ControlCall::Requeue)
-        })
-    }
-
-    fn forget(&self, key: Key) -> Result<bool, ControlError> {
-        let Some(keys) = &self.shared.contents.keys else {
-            let missing = Unsupported::by_settings(Feature::Deduplication);
-            return Err(ControlFailure::from(missing).of(self.address(), ControlCall::Forget));
-        };
-        self.shared.answer(ControlCall::Forget, |shared| {
-            let now = keys::nanos(clock::monotonic());
-            let forgotten = keys.forget(key.number(), now);
-            shared.tell_room();
-            forgotten
-        })
-    }
-
-    fn revoke(&self, message: MessageId) -> Result<bool, ControlError> {
-        let call = ControlCall::Revoke;
-        let revoked = self.shared.answer(call, |shared| shared.revoke(message))?;
-        revoked.map_err(|failure| failure.of(self.address(), call))
-    }
-
-    fn drop_message(&self, message: MessageId) -> Result<bool, ControlError> {
-        self.shared.answer(ControlCall::DropMessage, |shared| {
-            shared.drop_message(message)
-        })
-    }
-
-    fn discard(&self, id: DeadLetterId) -> Result<bool, ControlError> {
-        self.shared
-            .answer(ControlCall::Discard, |shared| shared.discard(id))
-    }
-
-    fn note_signal(&self, id: DeadLetterId, signal: u8) -> Result<bool, ControlError> {
-        self.shared.answer(ControlCall::NoteSignal, |shared| {
-            shared.note_signal(id, signal)
-        })
     }
 }
 
@@ -709,74 +552,4 @@ impl Drop for Hold {
             self.detach();
         }
     }
-}
-
-fn open_segment(
-    namespace: &Namespace,
-    name: &Name,
-    request: &OpenRequest,
-) -> Result<Segment, QueueError> {
-    let payload = match &request.payload[..] {
-        "" | OpenRequest::ANY_PAYLOAD => PayloadType::bytes(),
-        name => PayloadType::named(name),
-    };
-    let any = request.payload == OpenRequest::ANY_PAYLOAD;
-    let expected = Expected {
-        kind: KIND,
-        layout_hash: LAYOUT_HASH,
-        payload: (!any).then(|| payload.clone()),
-    };
-    let settings = &request.settings;
-    let header = || {
-        let (_, body_bytes) = geometry::levels(settings)?;
-        let params = geometry::to_params(settings, fastrand::u64(1..));
-        let participants = settings.max_participants;
-        Header::new(KIND, LAYOUT_HASH, payload, participants, params, body_bytes)?
-            .with_tool_slots(geometry::TOOL_SLOTS)
-    };
-    let too_large = || QueueError::Geometry {
-        name: name.to_string(),
-        reason: "its settings need more memory than the address space has".to_owned(),
-    };
-    let opened = match request.mode {
-        OpenMode::Open => Segment::open(namespace, name, &expected),
-        OpenMode::Create => {
-            return match Segment::create(namespace, name, &header().ok_or_else(too_large)?) {
-                Err(ipc_shm::CreateError::Exists { .. }) => Err(QueueError::Exists {
-                    name: name.to_string(),
-                }),
-                created => Ok(created?),
-            };
-        }
-        OpenMode::OpenOrCreate => {
-            let header = header().ok_or_else(too_large)?;
-            match Segment::open_or_create(namespace, name, &header) {
-                Ok((segment, Created::Yes | Created::No)) => Ok(segment),
-                Err(ipc_shm::OpenOrCreateError::Create(error)) => return Err(error.into()),
-                Err(ipc_shm::OpenOrCreateError::Open(error)) => Err(error),
-                Err(other) => return Err(QueueError::Transport(other.to_string())),
-            }
-        }
-    };
-    opened.map_err(|error| open_error(name, error))
-}
-
-fn open_error(name: &Name, error: OpenError) -> QueueError {
-    match error {
-        OpenError::NotFound { path } => QueueError::NotFound {
-            name: path.display().to_string(),
-        },
-        OpenError::Header {
-            source: HeaderError::Payload { found, wanted },
-            ..
-        } => payload_differs(name.as_str(), found.name(), wanted.name()),
-        other => other.into(),
-    }
-}
-
-/// Returns the name of this process in the table of participants.
-fn process_name() -> String {
-    let name = std::env::args_os().next().unwrap_or_default();
-    let name = std::path::Path::new(&name).file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
 }

@@ -10,12 +10,13 @@ use std::path::PathBuf;
 use ipc_proto::{Headers, Kind, MessageId, Name, Priority, QueueSettings, Timestamp};
 use ipc_shm::{Expected, Member, Namespace, Participant, Participants, Presence, Segment};
 
+use super::KIND;
 use super::blocked::{self, BlockedView};
 use super::contents::Contents;
 use super::geometry::{self, LAYOUT_HASH};
 use super::leases::{LeaseView, PoolView};
+use super::opening::open_error;
 use super::word::CellKind;
-use super::{KIND, open_error};
 use crate::contract::LeaseInfo;
 use crate::dead_letter::DeadLetter;
 use crate::error::QueueError;

@@ -1,7 +1,9 @@
 //! Sending through shared memory: the ring, with payloads, waiting and counting.
 
 mod batch;
+mod keyed;
 mod loans;
+mod publishing;
 mod restoring;
 
 use std::cell::{Cell, RefCell};
@@ -13,19 +15,17 @@ use ipc_proto::{Kind, MessageId, QueueSettings, SenderId, Timestamp};
 use ipc_shm::clock;
 
 use super::Hold;
-use super::cell::Body;
 use super::chunk::Candidate;
 use super::due::Due;
-use super::keys::{CellName, HeldKey, Keys, Known, Refused, nanos};
-use super::level::{Level, SegmentKeys};
+use super::keys::HeldKey;
+use super::level::Level;
 use super::memory::RingWord;
 use super::payload::{self, Writable};
-use super::ring::{Claim, Cursor, Publication, Settled, Settlement};
+use super::ring::{Claim, Cursor, Settled, Settlement};
 use super::spin::Spin;
 use super::tally::{Lane, Sent, Side};
-use crate::capability::{Feature, Unsupported};
-use crate::error::{NoRoom, SendFailure, SendPortError, Unavailable};
-use crate::send_options::{Key, OverflowPolicy, SendOptions};
+use crate::error::{NoRoom, SendFailure, SendPortError};
+use crate::send_options::SendOptions;
 use crate::wait::Wait;
 
 pub(crate) use loans::ShmLoan;
@@ -252,81 +252,6 @@ impl LevelSender {
         }
     }
 
-    /// A place, and the key for what is written there.
-    #[cold]
-    fn lend_keyed(
-        &self,
-        len: usize,
-        options: &SendOptions,
-        key: Key,
-        wait: Wait,
-    ) -> Result<(Writable<'_>, HeldKey), SendPortError> {
-        let Some(keys) = &self.shared.contents.keys else {
-            return Err(SendFailure::from(Unsupported::by_settings(Feature::Deduplication)).into());
-        };
-        let try_lend = || self.try_lend_keyed(keys, len, options, key);
-        try_lend().or_else(|lack| self.wait_until_lent(len, wait, lack, try_lend))
-    }
-
-    /// Looks at the key before it takes anything: those who wait must not wake each other.
-    fn try_lend_keyed(
-        &self,
-        keys: &Keys<SegmentKeys>,
-        len: usize,
-        options: &SendOptions,
-        key: Key,
-    ) -> Result<(Writable<'_>, HeldKey), Lack> {
-        match keys.look_up(key.number(), nanos(clock::monotonic())) {
-            Known::Nothing => {}
-            Known::Sent(of) => return Err(self.duplicate(of)),
-            Known::InUse => return Err(Lack::Key),
-        }
-        let place = match options.overflow {
-            OverflowPolicy::Wait => self.try_lend_for(len, options)?,
-            OverflowPolicy::DropOldest => self.try_lend_dropping(len, options)?,
-        };
-        let now = nanos(clock::monotonic());
-        let refused = match keys.take(self.shared.seat, key.number(), now) {
-            Ok(held) => return Ok((place, held)),
-            Err(refused) => refused,
-        };
-        // This wakes those who saw us try, too.
-        self.give_back(place.into_claim());
-        Err(match refused {
-            Refused::Sent(of) => self.duplicate(of),
-            Refused::InUse => Lack::Key,
-            Refused::NoSlot => Lack::Over(SendFailure::KeysFull {
-                keys: keys.count(now),
-                window: self
-                    .shared
-                    .contents
-                    .settings
-                    .dedup_window
-                    .unwrap_or_default(),
-            }),
-        })
-    }
-
-    fn duplicate(&self, of: MessageId) -> Lack {
-        self.lane.add(Sent::Duplicates, 1);
-        Lack::Over(SendFailure::Duplicate { of })
-    }
-
-    fn give_back_key(&self, held: HeldKey) {
-        if let Some(keys) = &self.shared.contents.keys {
-            keys.give_back(held);
-            self.shared.tell_room();
-        }
-    }
-
-    fn name(&self, claim: &Claim) -> CellName {
-        CellName {
-            level: self.number,
-            index: claim.index(),
-            occupancy: self.level.ring.cell(claim.index()).occupancy(),
-        }
-    }
-
     /// Receives the message that waited longest, for nobody; whether there was one.
     #[cold]
     fn drop_oldest(&self) -> bool {
@@ -538,231 +463,6 @@ impl LevelSender {
         self.level.ring.abandon(claim);
         self.shared.tell_room();
         self.shared.wake_if_closed();
-    }
-
-    /// The next message's.
-    #[inline(always)]
-    fn stamp(&self, sent_at: Timestamp) -> Stamp {
-        let sequence = self.sequence.get();
-        self.sequence.set(sequence + self.step);
-        Stamp {
-            id: MessageId::new(self.id, sequence),
-            sent_at,
-            expires_at: None,
-            key_slot: None,
-        }
-    }
-
-    /// Publishes what was lent. Receivers are yet to be notified.
-    #[inline(always)]
-    fn publish(
-        &self,
-        payload: Writable<'_>,
-        kind: Kind,
-        stamp: Stamp,
-    ) -> Result<Whence, SendFailure> {
-        self.describe(&payload, stamp);
-        self.publish_described(payload, kind, stamp)
-    }
-
-    #[inline(always)]
-    fn publish_described(
-        &self,
-        payload: Writable<'_>,
-        kind: Kind,
-        stamp: Stamp,
-    ) -> Result<Whence, SendFailure> {
-        let (chunk, len) = (payload.chunk(), payload.len());
-        match self.level.ring.publish(payload.into_claim()) {
-            Publication::Done => Ok(Whence::InTurn),
-            Publication::SteppedOver(claim) => self.publish_at_end(claim, chunk, len, kind, stamp),
-            Publication::Lost => Err(self.lost()),
-        }
-    }
-
-    /// Publishes a message about which more was said. Receivers are yet to be notified.
-    #[cold]
-    fn publish_on(
-        &self,
-        payload: Writable<'_>,
-        kind: Kind,
-        mut terms: Terms,
-    ) -> Result<MessageId, SendFailure> {
-        let mut stamp = self.stamp(clock::wall());
-        let (Some(mut held), Some(keys)) = (terms.key.take(), &self.shared.contents.keys) else {
-            self.publish_timed(payload, kind, &terms, stamp)?;
-            return Ok(stamp.id);
-        };
-        stamp.key_slot = Some(held.slot());
-        let window = self
-            .shared
-            .contents
-            .settings
-            .dedup_window
-            .unwrap_or_default();
-        let until = nanos(clock::monotonic().saturating_add(window));
-        keys.place(&mut held, self.name(payload.claim()), stamp.id, until);
-        let published = self.publish_timed(payload, kind, &terms, stamp);
-        match published {
-            Ok(()) => keys.sent(held),
-            Err(_) => keys.give_back(held),
-        }
-        self.shared.tell_room();
-        published.map(|()| stamp.id)
-    }
-
-    fn publish_timed(
-        &self,
-        payload: Writable<'_>,
-        kind: Kind,
-        terms: &Terms,
-        mut stamp: Stamp,
-    ) -> Result<(), SendFailure> {
-        if terms.delay.is_zero() && terms.expires_in.is_none() {
-            self.describe_all(&payload, stamp, terms.has_headers);
-            return self.publish_described(payload, kind, stamp).map(drop);
-        }
-        let shared = &*self.shared;
-        let now = clock::monotonic();
-        let after = |time: Duration| Due::not_before(now.saturating_add(time));
-        stamp.expires_at = terms.expires_in.map(after);
-        // Before the message can be seen: whoever finds it must know that the clock matters.
-        shared.set_timed();
-        let next = if terms.delay.is_zero() {
-            self.describe_all(&payload, stamp, terms.has_headers);
-            self.publish_described(payload, kind, stamp)?;
-            stamp.expires_at
-        } else {
-            let due = after(terms.delay);
-            self.describe_all(&payload, stamp, terms.has_headers);
-            let claim = payload.into_claim();
-            self.level.ring.note_delay(&claim, due);
-            self.done(self.level.ring.publish_delayed(claim))?;
-            Some(due)
-        };
-        next.into_iter().for_each(|due| shared.look_by(due));
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn describe(&self, payload: &Writable<'_>, stamp: Stamp) {
-        let cell = self.level.ring.cell(payload.claim().index());
-        cell.set_body(Body {
-            // At most max_message_bytes, which is a u32.
-            len: payload.len() as u32,
-            chunk: payload.chunk(),
-        });
-        cell.set_envelope(stamp.id, stamp.sent_at);
-        if let Some(at) = stamp.expires_at {
-            cell.set_expiry(at.millis());
-        }
-    }
-
-    fn describe_all(&self, payload: &Writable<'_>, stamp: Stamp, has_headers: bool) {
-        self.describe(payload, stamp);
-        if has_headers {
-            let cell = self.level.ring.cell(payload.claim().index());
-            cell.mark_headers();
-        }
-    }
-
-    /// Receivers went past while we wrote. What we send next must not overtake this message, so it
-    /// moves to a place at the end. If there is none, it stays.
-    #[cold]
-    fn publish_at_end(
-        &self,
-        old: Claim,
-        chunk: Option<u32>,
-        len: usize,
-        kind: Kind,
-        stamp: Stamp,
-    ) -> Result<Whence, SendFailure> {
-        let shared = &*self.shared;
-        let claimed = self
-            .level
-            .ring
-            .claim(shared.seat, kind, &mut self.cursor.borrow_mut());
-        let Some(new) = claimed else {
-            self.done(self.publish_late(old))?;
-            return Ok(Whence::AtEnd);
-        };
-        // Closed meanwhile: whoever looks whether anything is left might look at the new place
-        // before and at the old one after the move.
-        if shared.check_open().is_err() {
-            self.give_back(new);
-            self.done(self.publish_late(old))?;
-            return Ok(Whence::AtEnd);
-        }
-        // What was just said of it.
-        let body = self.level.ring.cell(old.index()).body().before_headers();
-        // In a chunk its headers are handed over with it.
-        let all = match body {
-            Some(body) if chunk.is_none() => {
-                let trailer = self.level.payloads.trailer_bytes(old.index(), body);
-                len + trailer.map_err(|bad| SendFailure::damaged(bad.reason))?
-            }
-            _ => len,
-        };
-        let mut target = self
-            .writable(new, chunk, all)
-            .map_err(|lack| self.failure(lack))?;
-        let old = match chunk {
-            None => {
-                let source = self
-                    .writable(old, None, all)
-                    .map_err(|lack| self.failure(lack))?;
-                source.copy_to(&mut target);
-                source.into_claim()
-            }
-            Some(chunk) if self.level.ring.hand_over(chunk, &old, target.claim()) => old,
-            Some(_) => {
-                self.give_back(target.into_claim());
-                return Err(self.lost());
-            }
-        };
-        let target = target.cut(len);
-        self.describe_all(&target, stamp, body.is_some());
-        if let (Some(slot), Some(keys)) = (stamp.key_slot, &shared.contents.keys) {
-            keys.move_to(slot, self.name(target.claim()));
-        }
-        // Stepped over once more: then it stays where it is, or we might never end.
-        let published = match self.level.ring.publish(target.into_claim()) {
-            Publication::SteppedOver(claim) => self.publish_late(claim),
-            other => other,
-        };
-        // Only now, or a crash in between would lose it.
-        self.give_back(old);
-        self.done(published)?;
-        Ok(Whence::AtEnd)
-    }
-
-    fn publish_late(&self, claim: Claim) -> Publication {
-        let cursor = &mut self.cursor.borrow_mut();
-        self.level.ring.publish_late(claim, cursor)
-    }
-
-    fn done(&self, publication: Publication) -> Result<(), SendFailure> {
-        match publication {
-            Publication::Done => Ok(()),
-            Publication::SteppedOver(_) | Publication::Lost => Err(self.lost()),
-        }
-    }
-
-    /// For a place that was had before.
-    #[cold]
-    fn failure(&self, lack: Lack) -> SendFailure {
-        match lack {
-            Lack::Over(failure) => failure,
-            Lack::Place | Lack::Memory | Lack::Key => self.lost(),
-        }
-    }
-
-    #[cold]
-    fn lost(&self) -> SendFailure {
-        let reason = "a cell that was being written is somebody else's";
-        let damaged = |_| SendFailure::damaged(reason);
-        let gone = |gone| SendFailure::from(Unavailable::from(gone));
-        self.shared.usable().map_or_else(gone, damaged)
     }
 }
 
