@@ -33,6 +33,7 @@ mod receiving;
 mod runs;
 mod sending;
 mod settling;
+mod walk;
 
 use std::cmp::Ordering as Compared;
 use std::num::NonZeroU64;

@@ -6,6 +6,7 @@
 use std::mem;
 use std::sync::atomic::Ordering::SeqCst;
 
+use super::walk::{ForReceiver, Walk};
 use super::{Cursor, Lease, Look, Place, Ring, Scan, Turns};
 use crate::shm::cell::Cell;
 use crate::shm::memory::{Memory, RingWord, Word};
@@ -88,73 +89,54 @@ impl<M: Memory> Ring<M> {
 
     fn take_in_turn(&self, me: Seat, cursor: &mut Cursor) -> Look<Lease> {
         let cells = self.cells();
-        let mut at = self.start(RingWord::Head, cursor);
-        let mut trusted = cursor.trusted();
-        let mut mended = false;
-        let mut steps = 0;
-        loop {
-            if steps > cells {
-                if mended {
-                    break;
+        let refind = || self.refind(RingWord::Head);
+        let mut walk = Walk::new(self.start(RingWord::Head, cursor), cursor.trusted());
+        // Once round without an end: every cell is ahead of us.
+        while walk.steps <= cells || walk.mend(refind) {
+            let at = walk.at;
+            let cell = self.cell(at.index());
+            let word = cell.state().load(SeqCst);
+            let Some(state) = self.begins(at, word, walk.trusted) else {
+                if walk.mend(refind) {
+                    continue;
                 }
-                (mended, steps) = (true, 0);
-                at = self.refind(RingWord::Head);
-                trusted = at;
-            }
-            let cell = self.cell(at.index()).state();
-            let word = cell.load(SeqCst);
-            let Some(state) = self.begins(at, word, trusted) else {
-                if mended {
-                    break;
-                }
-                mended = true;
-                at = self.refind(RingWord::Head);
-                trusted = at;
-                continue;
+                break;
             };
-            match (state.lap.since(at.lap()), state.kind) {
-                (0, CellKind::Ready) => {
+            match ForReceiver::of(state.lap.since(at.lap()), state.kind) {
+                ForReceiver::Take => {
                     // Of a run, what follows begins the rest.
-                    let (cell, ready) = (self.cell(at.index()), state.of_len(1));
+                    let ready = state.of_len(1);
                     if let Some(lease) = Self::take_word(cell, me, at.index(), word, ready) {
                         self.advance(RingWord::Head, cursor, at.next(cells));
                         return Look::Found(lease);
                     }
-                    continue; // Somebody else has it: look at what it is now.
+                    continue; // Another receiver has it: look at what it is now.
                 }
-                (0, CellKind::Writing) => match self.wait_for_sender(at, word) {
+                ForReceiver::Unwritten => match self.wait_for_sender(at, word) {
                     Patience::Nothing => {
                         cursor.go_to(at);
                         return Look::Nothing;
                     }
                     Patience::Changed => continue,
                     Patience::Over => {
-                        if cell
-                            .swap_if(word, state.stepped_over().to_word(), SeqCst)
-                            .is_err()
-                        {
+                        let over = state.stepped_over().to_word();
+                        // Failed: its sender, or another receiver, changed it: look again.
+                        if cell.state().swap_if(word, over, SeqCst).is_err() {
                             continue;
                         }
                     }
                 },
-                (0, _) => {
+                ForReceiver::NothingYet => {
                     cursor.go_to(at);
                     return Look::Nothing;
                 }
-                (1.., _) => {}
-                _ if !mended => {
-                    mended = true;
-                    at = self.refind(RingWord::Head);
-                    trusted = at;
-                    continue;
-                }
-                _ => break,
+                ForReceiver::Pass => {}
+                ForReceiver::Contradiction if walk.mend(refind) => continue,
+                ForReceiver::Contradiction => break,
             }
-            at = at.after(state.len(), cells);
-            trusted = at;
-            steps += state.len();
+            walk.pass(state.len(), cells);
         }
-        cursor.go_to(at);
+        cursor.go_to(walk.at);
         Look::Contradiction
     }
 

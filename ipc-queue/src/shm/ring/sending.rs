@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use ipc_proto::Kind;
 
+use super::walk::{ForSender, Walk};
 use super::{Claim, Cursor, Look, Place, Publication, Ring, Scan, Turns};
 use crate::shm::cell::Cell;
 use crate::shm::memory::{Memory, RingWord, Word};
@@ -78,82 +79,62 @@ impl<M: Memory> Ring<M> {
 
     fn claim_in_turn(&self, me: Seat, cursor: &mut Cursor) -> Look<Claim> {
         let cells = self.cells();
-        let mut at = self.start(RingWord::Tail, cursor);
-        let mut trusted = cursor.trusted();
-        let mut mended = false;
-        let mut steps = 0;
-        // The first cell that we can't wait for. It and those like it are moved on only once there
-        // is something to claim behind them: whoever finds no room must not disturb those who make
-        // it.
+        let refind = || self.refind(RingWord::Tail);
+        let mut walk = Walk::new(self.start(RingWord::Tail, cursor), cursor.trusted());
+        // The first cell that we can't wait for. Such cells are moved on only once there is something
+        // to claim behind them: a sender that finds no room must not disturb those who make it.
         let mut busy: Option<Position> = None;
         let mut moving = false;
         loop {
-            if busy.is_some() && steps >= cells {
-                break; // Once round.
+            let is_round = busy.is_some() && walk.steps >= cells;
+            // Every cell is ahead of us if we started from a hint that was held up.
+            if is_round || walk.steps > cells && (moving || !walk.mend(refind)) {
+                break;
             }
-            if steps > cells {
-                if mended || moving {
-                    break;
+            let at = walk.at;
+            let cell = self.cell(at.index());
+            let word = cell.state().load(SeqCst);
+            let Some(state) = self.begins(at, word, walk.trusted) else {
+                if walk.mend(refind) {
+                    continue;
                 }
-                // Every cell is ahead of us: we start from a hint that was held up.
-                (mended, steps) = (true, 0);
-                at = self.refind(RingWord::Tail);
-                trusted = at;
-            }
-            let cell = self.cell(at.index()).state();
-            let word = cell.load(SeqCst);
-            let Some(state) = self.begins(at, word, trusted) else {
-                if mended {
-                    break;
-                }
-                (mended, steps) = (true, 0);
-                at = self.refind(RingWord::Tail);
-                trusted = at;
-                continue;
+                break;
             };
-            match (state.lap.since(at.lap()), state.kind) {
-                (0, CellKind::Free) => {
+            match ForSender::of(state.lap.since(at.lap()), state.kind) {
+                ForSender::Claim => {
                     if let Some(first) = busy.take() {
-                        (moving, steps) = (true, 0);
-                        (at, trusted) = (first, first);
+                        moving = true;
+                        walk.go_back_to(first);
                         continue;
                     }
                     // Of a run, what follows begins the rest.
-                    let (cell, free) = (self.cell(at.index()), state.of_len(1));
+                    let free = state.of_len(1);
                     if let Some(claim) = Self::claim_word(cell, me, at.index(), word, free, cursor)
                     {
                         self.advance(RingWord::Tail, cursor, at.next(cells));
                         return Look::Found(claim);
                     }
-                    continue; // Somebody else has it: look at what it is now.
+                    continue; // Another sender has it: look at what it is now.
                 }
-                (0, CellKind::Writing | CellKind::Ready) | (1.., _) => {}
-                (0, _) if moving => {
-                    if cell
-                        .swap_if(word, state.moved_on().to_word(), SeqCst)
-                        .is_err()
-                    {
+                ForSender::Pass => {}
+                ForSender::Occupied if moving => {
+                    let next = state.moved_on().to_word();
+                    // Failed: its holder settled it, or another sender moved it on: look again.
+                    if cell.state().swap_if(word, next, SeqCst).is_err() {
                         continue;
                     }
                 }
-                (0, _) if busy.is_none() => {
-                    (busy, steps) = (Some(at), 0);
+                ForSender::Occupied if busy.is_none() => {
+                    busy = Some(at);
+                    walk.steps = 0;
                 }
-                (0, _) => {}
-                (-1, CellKind::Writing | CellKind::Ready) => break,
-                _ if !mended => {
-                    (mended, steps) = (true, 0);
-                    at = self.refind(RingWord::Tail);
-                    trusted = at;
-                    continue;
-                }
-                _ => break,
+                ForSender::Occupied => {}
+                ForSender::Contradiction if walk.mend(refind) => continue,
+                ForSender::Full | ForSender::Contradiction => break,
             }
-            at = at.after(state.len(), cells);
-            trusted = at;
-            steps += state.len();
+            walk.pass(state.len(), cells);
         }
-        cursor.go_to(busy.unwrap_or(at));
+        cursor.go_to(busy.unwrap_or(walk.at));
         Look::Nothing
     }
 
