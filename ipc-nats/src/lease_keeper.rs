@@ -17,7 +17,8 @@ use crate::repair::given_up_after;
 use crate::settle::End;
 use crate::shared::{Held, Shared};
 
-const PROGRESS: &str = "+WPI";
+/// The sign of life of a holder.
+pub(crate) const PROGRESS: &str = "+WPI";
 /// The longest pause, so that the task ends when the queue is no longer open.
 const SLICE: Duration = Duration::from_secs(1);
 

@@ -12,6 +12,7 @@ use ipc_queue::{DeadReason, SettleFailure, Unavailable};
 use tokio::task::JoinHandle;
 
 use crate::content::Content;
+use crate::lease_keeper::PROGRESS;
 use crate::record::{self, Record, State};
 use crate::request_error::RequestError;
 use crate::runtime::{block_on, start};
@@ -72,8 +73,42 @@ impl Shared {
     }
 
     pub(crate) fn extend(&self, ticket: u64, by: Duration) -> Result<(), SettleFailure> {
+        if self.connection.is_forked() {
+            return Err(Unavailable::Forked.into());
+        }
+        let extended = block_on(self.extend_held(ticket, by));
+        if matches!(extended, Err(SettleFailure::LeaseLost)) {
+            self.counts.add(|counts| counts.leases_lost += 1);
+        }
+        extended
+    }
+
+    /// Writes the record once more, which fails if another process took the message since. A process
+    /// that was stopped for long does not notice that by itself.
+    async fn extend_held(&self, ticket: u64, by: Duration) -> Result<(), SettleFailure> {
+        let held = |held: &Held| {
+            let (key, record) = (held.key.clone(), held.record.clone());
+            (held.stream, key, held.seq, record, held.reply.clone())
+        };
+        let held = self.held().get(&ticket).map(held);
+        let (stream, key, seq, record, reply) = held.ok_or(SettleFailure::LeaseLost)?;
+        // Before the write, so that the server does not hand the message out again meanwhile. If
+        // this is lost, the next sign of life is as good.
+        let _ = self.connection.client.publish(reply, PROGRESS.into()).await;
+        let until = self.connection.soon();
+        let content = Content::default();
+        let written = self.streams[stream].write(&key, seq, &record, content, until);
+        let written = written.await;
         let mut table = self.held();
+        let seq = written.map_err(|error| {
+            if matches!(error, RequestError::Changed) {
+                table.remove(&ticket);
+            }
+            self.settle_error(error)
+        })?;
+        // Gone if its time was over before.
         let held = table.get_mut(&ticket).ok_or(SettleFailure::LeaseLost)?;
+        (held.seq, held.reported_at) = (seq, Instant::now());
         if held.ends_at.is_some() {
             // A time that the clock can't represent counts as never.
             held.ends_at = Instant::now().checked_add(by);

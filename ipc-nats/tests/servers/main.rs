@@ -30,7 +30,7 @@ ipc_nats::on_each_server! {
     headers_travel_with_payloads_of_every_size_around_the_servers_limit
     damaged_headers_are_an_error_once_and_then_a_dead_letter
     nothing_accepted_is_lost_when_connections_are_cut
-    a_worker_that_lost_its_message_while_stopped_cannot_ack_it
+    a_worker_that_lost_its_message_while_stopped_cannot_extend_or_ack_it
     a_killed_workers_message_is_redelivered_and_counts_as_a_crash
     a_message_whose_workers_were_killed_too_often_is_a_dead_letter_with_its_headers
     a_slow_consumer_slows_its_senders_down_and_keeps_its_lease
@@ -353,8 +353,9 @@ fn hold_one_if_requested() {
     let held = receiver.recv().expect("one comes");
     let told = std::io::stdin().read_line(&mut String::new());
     told.expect("it can be read");
+    let extended = held.extend(A_WHILE).map_err(|error| error.failure);
     let acked = held.ack().map_err(|error| error.failure);
-    println!("its ack: {acked:?}");
+    println!("its extension: {extended:?}, its ack: {acked:?}");
 }
 
 fn signal(worker: &Child, signal: &str) {
@@ -363,7 +364,7 @@ fn signal(worker: &Child, signal: &str) {
     assert!(sent.expect("there is a kill").success());
 }
 
-fn a_worker_that_lost_its_message_while_stopped_cannot_ack_it(program: &Program) {
+fn a_worker_that_lost_its_message_while_stopped_cannot_extend_or_ack_it(program: &Program) {
     let server = TestServer::of(program);
     let address = server.address("jobs");
     let queue = open(&address);
@@ -379,7 +380,9 @@ fn a_worker_that_lost_its_message_while_stopped_cannot_ack_it(program: &Program)
     drop(worker.stdin.take());
     let said = worker.wait_with_output().expect("it ends").stdout;
     let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(said.contains("its ack: Err(LeaseLost)"), "{said}");
+    let lost = "its extension: Err(LeaseLost), its ack: Err(LeaseLost)";
+    assert!(said.contains(lost), "{said}");
+    ours.extend(A_WHILE).expect("it is ours");
     ours.ack().expect("it is ours");
     assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
 }
