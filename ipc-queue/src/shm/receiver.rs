@@ -148,8 +148,8 @@ impl LevelReceiver {
                 bytes += self.deliver_all(taken, into);
                 continue;
             }
-            // This also finds messages that are out of order or need a check. Only the first message
-            // is waited for.
+            // This also finds messages that are out of order or need a check. It waits only for the
+            // first message.
             let wait = if count == 0 { wait } else { Wait::No };
             match self.receive(wait) {
                 Ok(delivery) => {

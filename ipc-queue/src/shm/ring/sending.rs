@@ -313,7 +313,7 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Returns a claimed cell unused. The caller notifies the waiters for room.
+    /// Frees a claimed cell that was not used. The caller notifies the waiters for room.
     pub fn abandon(&self, claim: Claim) {
         let cell = self.cell(claim.index()).state();
         let owner = State::from_word(claim.word).owner;

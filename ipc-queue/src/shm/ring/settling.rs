@@ -67,7 +67,7 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Returns a message that is to be delivered again after `until`, if attempts are left.
+    /// Nacks a message: it is to be delivered again after `until`, if attempts are left.
     pub fn settle_later(&self, lease: &Lease, until: Due) -> Settled {
         self.make_single(lease);
         let cell = self.cell(lease.index());
@@ -77,8 +77,8 @@ impl<M: Memory> Ring<M> {
         self.give_back_until(lease, until)
     }
 
-    /// Returns a message that is to be delivered again after `until`. This delivery does not count
-    /// as an attempt. `at_once`: that time is now.
+    /// Snoozes a message: it is to be delivered again after `until`, and this delivery does not
+    /// count as an attempt. `at_once`: that time is now.
     ///
     /// While a receiver that lost the message may still be reading it, this is a nack. The number
     /// of such a message's deliveries must stay below the number at which they start over (`word`).

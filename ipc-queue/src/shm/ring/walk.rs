@@ -82,8 +82,8 @@ pub enum ForSender {
     Claim,
     /// Another sender used this position.
     Pass,
-    /// A message of an earlier position is still in the cell, and receivers are past it. If there is
-    /// room behind it, the cell is moved on to its next lap.
+    /// A message of an earlier position is still in the cell, and receivers are past it. If there
+    /// is room behind it, the cell is moved on to its next lap.
     Occupied,
     /// Receivers have not come here for a whole lap: the ring is full.
     Full,

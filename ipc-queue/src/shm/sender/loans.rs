@@ -67,7 +67,8 @@ impl LevelSender {
         }
     }
 
-    /// As [`SendPort::loan_with`](crate::transport::SendPort::loan_with); the priority is this level's.
+    /// Lends a place, as [`SendPort::loan_with`](crate::transport::SendPort::loan_with). The
+    /// priority is that of this level.
     pub(in crate::shm) fn loan_with(
         &self,
         len: usize,
