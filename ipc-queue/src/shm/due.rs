@@ -156,7 +156,7 @@ impl<M: Memory> Ring<M> {
         seen == ended || cell.due().swap_if(seen, ended, AcqRel).is_ok()
     }
 
-    /// Delays the message if its holder recorded until when, and the state does not show it yet.
+    /// Delays the message if its holder recorded a delay that the state does not show yet.
     pub(super) fn put_off_if_noted(&self, cell: Cell<'_, M::Word>, word: u64) -> bool {
         let tag = Tag::of(State::from_word(word).attempt, cell).of_delay();
         let seen = cell.due().load(Acquire);
@@ -170,7 +170,7 @@ impl<M: Memory> Ring<M> {
         lease.is_of(word) || self.is_held_by(lease, word)
     }
 
-    /// The same for a lease whose cell has another word than it was given.
+    /// Returns the same for a lease whose cell no longer has the word of the lease.
     #[cold]
     fn is_held_by(&self, lease: &Lease, word: u64) -> bool {
         lease.is_held_in(State::from_word(word)) || self.is_held_in_run(lease)

@@ -449,8 +449,8 @@ impl LevelReceiver {
         self.settled(settled, what)
     }
 
-    /// Counts a settlement as `what`, unless the lease had been lost. Wakes the processes that wait
-    /// for its result.
+    /// Counts a settlement as `what`, unless the lease had been lost. Wakes the processes that the
+    /// outcome concerns.
     fn settled(&self, settled: Settled, what: Received) -> Result<(), SettleFailure> {
         let shared = &*self.shared;
         let lost = matches!(settled, Settled::LeaseLost | Settled::Over);

@@ -216,8 +216,8 @@ impl<M: Memory> Ring<M> {
             .map(|()| next.kind)
     }
 
-    /// Delays a message whose holder recorded until when, and ends its delivery. `false`: the cell
-    /// changed.
+    /// Delays a message whose holder recorded the end of the delay, and ends its delivery. `false`:
+    /// the cell changed.
     pub(super) fn put_off(&self, cell: Cell<'_, M::Word>, word: u64) -> bool {
         let state = State::from_word(word);
         let delayed = state.released_as(CellKind::Delayed).to_word();

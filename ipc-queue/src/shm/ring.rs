@@ -111,7 +111,7 @@ pub struct Cursor {
     last: Option<Position>,
     /// The `Stray` or `Spare` count that this handle has dealt with.
     dealt_with: u64,
-    /// The number of consecutive searches that found something at once; at most
+    /// The number of consecutive operations that succeeded at once; at most
     /// [`STREAM`](Memory::STREAM).
     ///
     /// After one success the next cell is expected to be as predicted, so the handle swaps it

@@ -55,7 +55,7 @@ pub(crate) struct LevelSender {
     /// the chunks behind it are used until it is free. So no more memory is used than is needed.
     home_chunk: Cell<u32>,
     away: Cell<u32>,
-    /// The largest payload that needs no chunk.
+    /// The size of the largest payload that needs no chunk.
     most_inline: usize,
 }
 
@@ -74,7 +74,7 @@ struct Stamp {
     id: MessageId,
     sent_at: Timestamp,
     expires_at: Option<Due>,
-    /// The slot of the message's key, whose note must be kept right.
+    /// The slot of the message's key, whose notes must stay correct.
     key_slot: Option<u32>,
 }
 

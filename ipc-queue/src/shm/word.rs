@@ -19,10 +19,10 @@
 //! | `LEASED(dead)` | `READY`, `DEAD` | any process | after the holder's death |
 //! | `LEASED(x)` | `READY zombie=x` | any process | the lease expired; a second time: `DEAD` |
 //! | `DELAYED` | `READY` | any process | when due |
-//! | `READY lap` | `FREE lap+1`, `QUARANTINED lap+1` | any process | purged, or not received in time |
+//! | `READY lap` | `FREE lap+1`, `QUARANTINED lap+1` | any process | purged, or expired |
 //! | `DELAYED` | `FREE`, `QUARANTINED` | any process | purged |
 //! | `DEAD` | `FREE`, `QUARANTINED` | any process | dropped |
-//! | `DEAD` | `READY`, its mark, if it has one, as `zombie` | any process | requeued; not while two former holders may still be reading |
+//! | `DEAD` | `READY`, its mark, if it has one, as `zombie` | any process | requeued, unless two former holders may be reading |
 //! | `READY lap` | `DEAD lap+1` | the process that requeued it | the queue was closed meanwhile, and no receiver took it |
 //! | any with `zombie=me` | the same without | the zombie, or any process once it is dead | it let go; `QUARANTINED` becomes `FREE` |
 //! | `LEASED DELAYED DEAD QUARANTINED lap` | the same, `lap+1` | a sender | it steps over |

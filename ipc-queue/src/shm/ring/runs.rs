@@ -194,7 +194,7 @@ impl<M: Memory> Ring<M> {
         let word = self.cell(index).state().load(SeqCst);
         let state = State::from_word(word);
         if state.kind != CellKind::Writing || state.owner != Some(me) {
-            return 1; // Not ours any more: damage.
+            return 1; // No longer ours: damage.
         }
         let run = Run {
             first: index,

@@ -110,7 +110,7 @@ impl LevelSender {
         Ok(())
     }
 
-    /// Returns the largest payload, headers included, that needs no chunk.
+    /// Returns the size of the largest payload, including headers, that needs no chunk.
     pub(in crate::shm) fn inline_limit(&self, has_headers: bool) -> usize {
         match has_headers {
             true => self.level.payloads.geometry().inline_bytes,
