@@ -11,8 +11,8 @@
 //!   what is inside a run: the in-order path reaches it.
 //! - Nothing inside a run is free or ready by itself. Any process may part the first cell from a
 //!   run of messages or of room, by one swap: the next cell then begins the rest.
-//! - The owner of a run that is being written or read makes single cells of it, the last one first,
-//!   and then shortens the run to its first cell. So only cells inside the run lie between one of
+//! - The owner of a run that is being written or read makes single cells of it, the last one first.
+//!   It then shortens the run to its first cell. So only cells inside the run lie between one of
 //!   them and the first cell, and the nearest other cell before it tells what governs it.
 //! - A message inside a run was never delivered before, and has no delay, expiry, chunk or zombie.
 //! - A leased run has no end by time, so no process takes it from a living owner. For that reason
@@ -426,8 +426,8 @@ impl<M: Memory> Ring<M> {
         (at == trusted || !self.is_governed(at.index(), word)).then(|| state.alone())
     }
 
-    /// Returns whether a cell inside a run, with this word, is governed by a cell before it, and so
-    /// does not begin the rest of a run.
+    /// Returns whether a cell inside a run, with this word, is governed by a cell before it. If so,
+    /// it does not begin the rest of a run.
     #[cold]
     pub(super) fn is_governed(&self, index: u32, word: u64) -> bool {
         loop {
