@@ -95,7 +95,7 @@ impl ShmSender {
         self.normal.send(payload, kind, wait)
     }
 
-    /// As [`SendPort::loan`].
+    /// Lends a place, as [`SendPort::loan`].
     #[inline(always)]
     pub(crate) fn lend(
         &self,
@@ -106,7 +106,7 @@ impl ShmSender {
         self.normal.loan(len, kind, wait)
     }
 
-    /// As [`SendPort::loan_with`].
+    /// Lends a place, as [`SendPort::loan_with`].
     pub(crate) fn lend_with(
         &self,
         len: usize,
@@ -205,7 +205,7 @@ impl ShmReceiver {
         level.deliver(lease)
     }
 
-    /// As [`ReceivePort::recv_batch`].
+    /// Receives a batch, as [`ReceivePort::recv_batch`].
     pub(crate) fn receive_batch<'a, D: From<ShmDelivery<'a>>>(
         &'a self,
         most: usize,

@@ -102,7 +102,7 @@ impl<M: Memory> Ring<M> {
         self.chunks_in_use_of(0..self.memory().chunks())
     }
 
-    /// How many chunks of these are in use, now more or less.
+    /// Returns the approximate number of these chunks that are in use now.
     pub fn chunks_in_use_of(&self, chunks: Range<u32>) -> u32 {
         let used = |chunk: &u32| !self.is_over(self.memory().chunk_tag(*chunk).load(Acquire));
         u32::try_from(chunks.filter(used).count()).unwrap_or(u32::MAX)

@@ -133,7 +133,7 @@ impl<M: Memory> Ring<M> {
         is_delayed.then(|| Due::from_word(seen))
     }
 
-    /// When the lease of the message in this state ends, as far as it is noted.
+    /// Returns the end of the lease of the message in this state, as far as it is recorded.
     pub(super) fn lease_end(&self, cell: Cell<'_, M::Word>, word: u64) -> Option<Due> {
         let tag = Tag::of(State::from_word(word).attempt, cell);
         let seen = cell.due().load(Acquire);
@@ -142,21 +142,21 @@ impl<M: Memory> Ring<M> {
         Some(if due == Due::ENDED { Due(0) } else { due })
     }
 
-    /// Notes that the lease of the message in this state is over, whatever its end. `false`: its
-    /// holder put it off or extended its lease just now, or the state is another.
+    /// Records that the lease of the message in this state is over, whatever its end. `false`: its
+    /// holder has just delayed it or extended its lease, or the state is another.
     pub(super) fn end_lease(&self, cell: Cell<'_, M::Word>, word: u64) -> bool {
         let tag = Tag::of(State::from_word(word).attempt, cell);
         let seen = cell.due().load(Acquire);
-        // Only now: what was read is about this state, or an earlier one.
+        // Read only now, so the record is about this state or an earlier one.
         if cell.state().load(SeqCst) != word || Due::is_tagged(seen, tag.of_delay()) {
             return false;
         }
         let ended = Due::ENDED.to_word(tag);
-        // Failed: extended, put off, or found to be over meanwhile.
+        // Failed: the lease was extended, delayed, or found to be over meanwhile.
         seen == ended || cell.due().swap_if(seen, ended, AcqRel).is_ok()
     }
 
-    /// Makes the message wait if its holder noted until when, and did not say so in the state yet.
+    /// Delays the message if its holder recorded a delay that the state does not show yet.
     pub(super) fn put_off_if_noted(&self, cell: Cell<'_, M::Word>, word: u64) -> bool {
         let tag = Tag::of(State::from_word(word).attempt, cell).of_delay();
         let seen = cell.due().load(Acquire);
@@ -170,7 +170,7 @@ impl<M: Memory> Ring<M> {
         lease.is_of(word) || self.is_held_by(lease, word)
     }
 
-    /// The same for a lease whose cell has another word than it was given.
+    /// Returns the same for a lease whose cell no longer has the word of the lease.
     #[cold]
     fn is_held_by(&self, lease: &Lease, word: u64) -> bool {
         lease.is_held_in(State::from_word(word)) || self.is_held_in_run(lease)

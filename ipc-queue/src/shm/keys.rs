@@ -52,7 +52,7 @@ const SENDER: usize = 2;
 const SEQUENCE: usize = 3;
 const UNTIL: usize = 4;
 
-/// Returns a time since boot as keys note it: in nanoseconds.
+/// Returns a time since boot as keys record it: in nanoseconds.
 pub fn nanos(since_boot: Duration) -> u64 {
     u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX)
 }

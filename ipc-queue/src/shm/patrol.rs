@@ -90,7 +90,7 @@ impl<M: Memory> Ring<M> {
             match state.kind {
                 CellKind::Ready => ready = true,
                 CellKind::Free => free = true,
-                // Found in turn: nothing is owed to anybody.
+                // Senders reach it in FIFO order, so no hint is needed.
                 CellKind::Inside if state.inside() == Some(Inside::Free) => {}
                 _ => others = true,
             }
@@ -199,7 +199,7 @@ mod tests {
         looks(&mut patrol);
         assert_eq!(looks(&mut patrol), 2);
 
-        // A sender came by, but the cells are free again.
+        // A sender used the cells, but they are free again.
         let claim = ring.claim(me, Kind::Data, &mut ring.cursor(RingWord::Tail));
         ring.abandon(claim.unwrap());
         assert_eq!(looks(&mut patrol), 2 + 2 - 1);

@@ -84,7 +84,7 @@ impl<M: Memory> Ring<M> {
             if seen.to_word() != word || self.begins_at(index).is_none() {
                 return Some(Revoked::Together);
             }
-            // Its holder put it off, or extended its lease just now.
+            // Its holder has just delayed it, or extended its lease.
             if !self.end_lease(cell, word) {
                 let _ = self.put_off_if_noted(cell, word);
                 continue;
@@ -174,7 +174,7 @@ mod tests {
             );
             let again = other.recv().unwrap();
             assert_eq!((again.id(), again.attempt()), (id, 2));
-            // What the former holder reads stays as it is.
+            // The bytes that the former holder reads do not change.
             assert_eq!(held.payload(), b"one");
             assert!(held.ack().unwrap_err().is_lease_lost());
             again.ack().unwrap();
@@ -209,7 +209,7 @@ mod tests {
         held.ack().unwrap();
         let stats = queue.transport().stats().unwrap();
         assert_eq!((stats.purged, stats.in_use()), (1, 0));
-        // Its place is free again, and the ring goes on over it.
+        // Its place is free again, and the ring continues past it.
         for _ in 0..9 {
             queue.sender().send(b"more").unwrap();
             receiver.recv().unwrap().ack().unwrap();

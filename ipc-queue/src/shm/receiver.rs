@@ -30,7 +30,7 @@ use crate::wait::Wait;
 pub(crate) use acks::Acks;
 pub(crate) use delivery::ShmDelivery;
 
-/// Receives from one level of a queue in shared memory.
+/// A receiver from one level of a queue in shared memory.
 #[derive(Debug)]
 pub(crate) struct LevelReceiver {
     shared: Hold,
@@ -38,21 +38,21 @@ pub(crate) struct LevelReceiver {
     cursor: RefCell<Cursor>,
     spin: Spin,
     lane: Lane,
-    /// What the last look for a message came to, until a call returns it.
+    /// The error of the last attempt to take a message, until a call returns it.
     trouble: RefCell<Option<RecvPortError>>,
 }
 
-/// What makes a batch large: it still lies in the first caches of both sides.
+/// The size at which a batch is large: it still fits into the first caches of both sides.
 const LARGE_BATCH_BYTES: usize = 64 << 10;
 
 impl LevelReceiver {
-    /// A receiver from level `number`.
+    /// Creates a receiver from level `number`.
     pub(super) fn new(shared: Hold, number: usize) -> Self {
         let level = Arc::clone(&shared.contents.levels[number]);
         Self::of(shared, level)
     }
 
-    /// A receiver from the same level.
+    /// Creates another receiver from the same level.
     fn another(&self) -> Self {
         Self::of(self.shared.clone(), Arc::clone(&self.level))
     }
@@ -71,11 +71,11 @@ impl LevelReceiver {
         }
     }
 
-    /// The next message.
+    /// Returns the next message.
     ///
-    /// Inlined into the receiving program, so that the delivery is made where it stays, of two
-    /// registers: a copy of one just written by a callee would wait until its parts are in the
-    /// cache.
+    /// Inlined into the receiving program, so that the delivery is constructed in its final place
+    /// from two registers. A copy of a delivery that a callee has just written would wait until its
+    /// parts are in the cache.
     #[inline(always)]
     pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
         match self.lease_at_once() {
@@ -90,12 +90,12 @@ impl LevelReceiver {
         self.deliver(lease)
     }
 
-    /// `None`: there is no message now, or `trouble` says why not.
+    /// Takes a message. `None`: there is none now, or `trouble` has the error.
     #[inline(never)]
     fn lease_at_once(&self) -> Option<Lease> {
         let shared = &*self.shared;
         match shared.usable() {
-            // Nothing to consider besides the cells.
+            // Nothing but the cells needs a check.
             Ok(flags) if flags & (PAUSED | TIMED | CLOSED) == 0 => {
                 let mut cursor = self.cursor.borrow_mut();
                 let lease = self.level.ring.take(shared.seat, &mut cursor)?;
@@ -133,7 +133,7 @@ impl LevelReceiver {
         Ok(lease)
     }
 
-    /// Waits for the first message, then takes what else is there, until the batch is large.
+    /// Waits for the first message, then takes those that are also there, until the batch is large.
     pub(super) fn receive_some<'a, D: From<ShmDelivery<'a>>>(
         &'a self,
         most: usize,
@@ -148,7 +148,8 @@ impl LevelReceiver {
                 bytes += self.deliver_all(taken, into);
                 continue;
             }
-            // What is out of order, what takes care, and the first one if it has to be waited for.
+            // This also finds messages that are out of order or need a check. It waits only for the
+            // first message.
             let wait = if count == 0 { wait } else { Wait::No };
             match self.receive(wait) {
                 Ok(delivery) => {
@@ -157,7 +158,7 @@ impl LevelReceiver {
                 }
                 Err(error) if count == 0 => return Err(error),
                 Err(error) => {
-                    // The next call finds all others, too.
+                    // The next call finds all other errors, too.
                     if matches!(&error, RecvPortError::Failed(RecvFailure::Damaged { .. })) {
                         *self.trouble.borrow_mut() = Some(error);
                     }
@@ -168,8 +169,8 @@ impl LevelReceiver {
         Ok(())
     }
 
-    /// Takes the next messages, in FIFO order and as they were sent together. `None` if there is
-    /// anything to consider besides the cells.
+    /// Takes the next messages in FIFO order that were sent together. `None` if anything but the
+    /// cells needs a check.
     #[inline(always)]
     fn take_together(&self, most: usize) -> Option<Taken> {
         let shared = &*self.shared;
@@ -177,7 +178,7 @@ impl LevelReceiver {
         if flags & (PAUSED | TIMED | CLOSED) != 0 {
             return None;
         }
-        // A lease that may end by time is taken by itself.
+        // A lease that may expire is taken alone.
         let timed = shared.contents.settings.lease.is_some();
         let most = if timed { 1 } else { most };
         let mut cursor = self.cursor.borrow_mut();
@@ -205,7 +206,7 @@ impl LevelReceiver {
             bytes += ring.cell(lease.index()).body().len as usize;
             match self.deliver(lease) {
                 Ok(delivery) => into.push(delivery.into()),
-                // For the next call: what was taken comes first.
+                // Kept for the next call: the messages that were taken come first.
                 Err(error) => *self.trouble.borrow_mut() = Some(error),
             }
         }
@@ -228,14 +229,14 @@ impl LevelReceiver {
         waited.unwrap_or_else(|waited| Err(self.shared.nothing_came(waited)))
     }
 
-    /// Whether there is a message behind the one found last.
+    /// Returns whether there is a message behind the last one found.
     pub(super) fn has_more(&self) -> bool {
         self.level
             .ring
             .has_more(RingWord::Head, &self.cursor.borrow())
     }
 
-    /// When the message was sent that comes next in turn, if there is one.
+    /// Returns the time when the next message in FIFO order was sent, if there is one.
     pub(super) fn next_sent_at(&self) -> Option<Timestamp> {
         self.level.ring.next_sent_at(&self.cursor.borrow())
     }
@@ -262,14 +263,15 @@ impl LevelReceiver {
         }
     }
 
-    /// Whether the message that was taken expired before.
+    /// Returns whether the message had expired before it was taken.
     #[cold]
     fn is_unwanted(&self, lease: &Lease) -> bool {
         let expiry = self.level.ring.cell(lease.index()).expiry();
         expiry.is_some_and(|at_ms| at_ms <= Due::at(clock::monotonic()).millis())
     }
 
-    /// Drops a message that nobody wanted in time, and those like it behind it.
+    /// Drops a message that was not received in time, and those like it behind it. Takes the next
+    /// one.
     #[cold]
     fn try_take_next(&self, unwanted: Lease) -> Result<Option<Lease>, RecvPortError> {
         let shared = &*self.shared;
@@ -292,7 +294,7 @@ impl LevelReceiver {
         Ok(None)
     }
 
-    /// Has the lease's end recorded by the next scan, and counts the message.
+    /// Has the next scan record the end of the lease, and counts the message.
     #[inline(always)]
     pub(super) fn start(&self, lease: &Lease) {
         let shared = &*self.shared;
@@ -309,7 +311,7 @@ impl LevelReceiver {
 
     #[cold]
     fn count_redelivery(&self, lease: &Lease) {
-        // Not the first delivery of what was requeued.
+        // The first delivery after a requeue is not a redelivery.
         if self.level.ring.attempts(lease) > 1 {
             self.lane.add(Received::Again, 1);
         }
@@ -319,7 +321,7 @@ impl LevelReceiver {
     pub(super) fn deliver(&self, lease: Lease) -> Result<ShmDelivery<'_>, RecvPortError> {
         let cell = self.level.ring.cell(lease.index());
         let body = cell.body();
-        // No sender: zeroes in the message's place, if not damage.
+        // A sender of 0 means that zeroes have replaced the message, or that the cell is damaged.
         if body.chunk.is_some() || cell.sender().get() == 0 {
             self.check(&lease, body)?;
         }
@@ -334,7 +336,8 @@ impl LevelReceiver {
         })
     }
 
-    /// Of a message with headers the place looks like one that does not exist: see [`Body`].
+    /// Returns the payload of a message with headers. Its place looks like one that does not exist:
+    /// see [`Body`].
     #[cold]
     fn before_headers(&self, lease: Lease, bad: BadPlace) -> Result<Readable<'_>, RecvPortError> {
         let body = self.level.ring.cell(lease.index()).body();
@@ -408,7 +411,7 @@ impl LevelReceiver {
             return Err(self.not_ours());
         }
         ring.make_single(lease);
-        // Read while it is ours.
+        // Read while the message is still ours.
         let message = ring.cell(lease.index()).envelope().id;
         let attempts = ring.attempts(lease);
         if let Settle::Nack { reason, .. } | Settle::Bury { reason } = how {
@@ -446,13 +449,14 @@ impl LevelReceiver {
         self.settled(settled, what)
     }
 
-    /// Counts a settlement as `what`, unless the lease had been lost, and wakes whom it concerns.
+    /// Counts a settlement as `what`, unless the lease had been lost. Wakes the processes that the
+    /// outcome concerns.
     fn settled(&self, settled: Settled, what: Received) -> Result<(), SettleFailure> {
         let shared = &*self.shared;
         let lost = matches!(settled, Settled::LeaseLost | Settled::Over);
         self.lane.add(if lost { Received::Lost } else { what }, 1);
         match settled {
-            // A zombie of ours may have been the last thing that kept the place.
+            // A zombie mark of ours may have been the last thing that kept the place.
             Settled::Freed | Settled::LeaseLost => shared.tell_room(),
             Settled::Ready => shared.items().notify_one(),
             Settled::Delayed | Settled::Quarantined => {}
@@ -461,7 +465,7 @@ impl LevelReceiver {
                 shared.flag().fetch_or(LETTERS, Ordering::SeqCst);
                 shared.items().notify_all();
             }
-            // Whoever waits for a closed queue to drain must look again.
+            // A process that waits for a closed queue to drain must check again.
             Settled::Dead => {
                 shared.flag().fetch_or(LETTERS, Ordering::SeqCst);
                 shared.items().notify_all();
@@ -474,8 +478,9 @@ impl LevelReceiver {
         Ok(())
     }
 
-    /// In a forked copy the lease is the parent's. Where the descriptor was lost it comes back when
-    /// the queue is let go.
+    /// Returns the error of a process that does not own its lease. In a forked copy the lease is
+    /// the parent's. If the descriptor was lost, the message comes back when this process lets go
+    /// of the queue.
     #[cold]
     fn not_ours(&self) -> SettleFailure {
         match self.shared.why_not_ours() {
@@ -484,7 +489,7 @@ impl LevelReceiver {
         }
     }
 
-    /// The queue's address, for errors.
+    /// Returns the queue's address, for errors.
     pub(super) fn queue(&self) -> String {
         self.shared.address()
     }
@@ -503,7 +508,7 @@ impl LevelReceiver {
             return Err(self.not_ours());
         }
         if shared.contents.settings.lease.is_none() {
-            // There is no time to extend, but it may have been taken back.
+            // There is no time to extend, but the lease may have been revoked.
             let is_held = self.level.ring.is_held(lease);
             return is_held.then_some(()).ok_or_else(|| self.lost());
         }

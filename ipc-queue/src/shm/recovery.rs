@@ -1,9 +1,9 @@
-//! What anybody may do to cells that are not theirs: free what the dead held, end leases that
-//! expired, wake what is due.
+//! Maintenance that any process may do on all cells: it frees what dead processes held, ends
+//! expired leases, and makes due messages ready.
 //!
-//! Every step is a compare-and-swap of the exact word, so any number of processes may do this at
-//! once, again and again, and die in the middle: the next one goes on. Nothing here depends on a
-//! hint.
+//! Every step is a compare-and-swap of the exact word. So any number of processes may do this at
+//! the same time, any number of times, and die in the middle: the next one continues. Nothing here
+//! depends on a hint.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::memory::{Memory, Word};
 use super::ring::Ring;
 use super::word::{CellKind, Lap, Seat, State};
 
-/// What a pass over the cells changed.
+/// The changes of a pass over the cells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changed {
     /// Messages that can be taken again.
@@ -23,7 +23,7 @@ pub struct Changed {
     pub freed: usize,
     /// Messages that became dead letters.
     pub dead: usize,
-    /// Messages dropped because nobody wanted them in time.
+    /// Messages that were dropped because they were not received in time.
     pub expired: usize,
     /// Deliveries that ended with their lease.
     pub expiries: usize,
@@ -32,16 +32,16 @@ pub struct Changed {
 }
 
 impl<M: Memory> Ring<M> {
-    /// Frees whatever names `seat`, whose process is certainly gone.
+    /// Frees everything that names `seat`, whose process is certainly gone. Returns what this call
+    /// changed.
     ///
-    /// `still_departed` says whether the seat is still the departed process's: another recoverer
-    /// may have finished and the seat may be somebody else's by now. It is asked after each word
-    /// was read, so a word that names the seat was written by the departed one.
-    ///
-    /// What we changed.
+    /// `still_departed` returns whether the seat still belongs to the departed process. Another
+    /// process may have finished the recovery, and the seat may have a new owner by now. The check
+    /// comes after each word was read, so a word that names the seat was written by the departed
+    /// process.
     ///
     /// # Errors
-    /// The same, if the seat was given away meanwhile: all else was done by others.
+    /// What this call changed, if the seat was given away meanwhile: other processes did the rest.
     pub fn recover(
         &self,
         seat: Seat,
@@ -60,7 +60,7 @@ impl<M: Memory> Ring<M> {
                     return Err(changed);
                 }
                 if state.len() > 1 {
-                    // Failed: another one did, or it was moved on.
+                    // Failed: another process did it, or the run was moved on.
                     self.part_for_the_dead(index, word);
                     continue;
                 }
@@ -74,13 +74,15 @@ impl<M: Memory> Ring<M> {
                 }
             }
         }
-        // Also if nothing changed: the departed one may have died between a change and its hint.
+        // Also if nothing changed: the departed process may have died between a change and its
+        // hint.
         self.stray();
         self.spare();
         Ok(changed)
     }
 
-    /// Whether `seat` is still writing that occupancy of a cell: then it has not published it.
+    /// Returns whether `seat` is still writing this generation of a cell. If so, it has not
+    /// published it.
     pub fn is_writing(&self, seat: Seat, index: u32, occupancy: Lap) -> bool {
         if index >= self.cells() {
             return true;
@@ -88,12 +90,12 @@ impl<M: Memory> Ring<M> {
         let cell = self.cell(index);
         let state = State::from_word(cell.state().load(SeqCst));
         let writing = state.kind == CellKind::Writing && state.owner == Some(seat);
-        // Not what the header says: it may be the former occupancy's still, if the departed one
-        // claimed the cell again.
+        // The state is preferred to the header. If the departed process claimed the cell again, the
+        // header may still show the earlier generation.
         writing && state.claimed_at().unwrap_or_else(|| cell.occupancy()) == occupancy
     }
 
-    /// The state after one of its mentions of `seat` was taken away. `None`: the cell is in another
+    /// Returns the state without one of its mentions of `seat`. `None`: the cell is in another
     /// state by now.
     fn without(&self, seat: Seat, word: u64, cell: Cell<'_, M::Word>) -> Option<State> {
         let state = State::from_word(word);
@@ -108,7 +110,8 @@ impl<M: Memory> Ring<M> {
             CellKind::Leased | CellKind::Delayed | CellKind::Dead | CellKind::Quarantined => state
                 .let_go_by(seat)
                 .unwrap_or_else(|| state.released_as(state.kind)),
-            // Free and ready cells have no owner; damaged ones are made free.
+            // A ready cell has no owner, and a free one has no mark at all. Damaged ones are
+            // repaired.
             CellKind::Ready => State {
                 owner: None,
                 zombie: state.zombie.filter(|zombie| *zombie != seat),
@@ -118,7 +121,7 @@ impl<M: Memory> Ring<M> {
         })
     }
 
-    /// A message whose delivery ended for this reason.
+    /// Returns the state of a message whose delivery ended for this reason: ready or dead.
     pub(super) fn again_or_dead(
         &self,
         state: State,
@@ -132,9 +135,9 @@ impl<M: Memory> Ring<M> {
         })
     }
 
-    /// Whether the message in this state reached a limit, once its present delivery ended for this
-    /// reason, which may be noted already or not. Read while nobody can requeue it: it is no dead
-    /// letter.
+    /// Returns whether the message in this state reaches a limit when its present delivery ends for
+    /// this reason. The end may be recorded already or not. No process can requeue the message
+    /// meanwhile, because it is not a dead letter.
     pub(super) fn is_exhausted(&self, state: State, cell: Cell<'_, M::Word>, cause: Cause) -> bool {
         let tally = cell.tally(state).with(state.attempt, cause, 0);
         self.limits().are_reached(tally)
@@ -142,8 +145,9 @@ impl<M: Memory> Ring<M> {
 
     // --- time ------------------------------------------------------------------------------------
 
-    /// Ends the leases that expired, drops what nobody wants any more, and makes ready what is due.
-    /// What changed, and when to come back. With `lease` `None` leases never expire.
+    /// Ends expired leases, drops messages that were not received in time, and makes due messages
+    /// ready. Returns what changed, and when to come back. If `lease` is `None`, leases never
+    /// expire.
     pub fn look_at_clock(&self, now: Due, lease: Option<Duration>) -> (Changed, Option<Due>) {
         let mut changed = Changed::default();
         let mut next: Option<Due> = None;
@@ -168,7 +172,7 @@ impl<M: Memory> Ring<M> {
             }
             let soon = now.after(Duration::from_millis(1));
             let again = match self.time_of(cell, word, now, lease) {
-                // Without a lease there is nothing to wait for.
+                // Without a lease time-out there is nothing to wait for.
                 Time::Until(_) if state.kind == CellKind::Leased && lease.is_none() => continue,
                 Time::Until(due) => due,
                 Time::Over => match self.time_is_up(cell, word) {
@@ -177,11 +181,11 @@ impl<M: Memory> Ring<M> {
                         changed.expiries += usize::from(state.kind == CellKind::Leased);
                         continue;
                     }
-                    // The cell was moved on or settled just now: see which.
+                    // The cell was moved on or settled just now. The next pass tells which.
                     None => soon,
                 },
                 Time::PutOff(due) => {
-                    // Its holder may be stopped before it does so.
+                    // Its holder may be stopped before it does this.
                     let _ = self.put_off(cell, word);
                     due.max(soon)
                 }
@@ -195,8 +199,8 @@ impl<M: Memory> Ring<M> {
         (changed, next)
     }
 
-    /// The lease or delay of the message in this state is over. What its cell holds now, if we
-    /// changed it.
+    /// Ends the lease or delay of the message in this state, which is over. Returns what its cell
+    /// holds now, if this call changed it.
     pub(super) fn time_is_up(&self, cell: Cell<'_, M::Word>, word: u64) -> Option<CellKind> {
         let state = State::from_word(word);
         let next = match state.kind {
@@ -212,31 +216,31 @@ impl<M: Memory> Ring<M> {
             .map(|()| next.kind)
     }
 
-    /// Makes a message wait whose holder noted until when, and ends its delivery. `false`: the cell
-    /// changed.
+    /// Delays a message whose holder recorded the end of the delay, and ends its delivery. `false`:
+    /// the cell changed.
     pub(super) fn put_off(&self, cell: Cell<'_, M::Word>, word: u64) -> bool {
         let state = State::from_word(word);
         let delayed = state.released_as(CellKind::Delayed).to_word();
-        // What its holder noted before it noted the time. If a process that recovers it corrected
-        // that just now, this is a nack: one attempt too many is counted, never one too few.
+        // The cause that its holder recorded before the time. If recovery has just corrected it,
+        // this is a nack: one attempt too many is counted, never one too few.
         let cause = if cell.tally(state).is_snoozed(state) {
             Cause::Snooze
         } else {
             Cause::Nack
         };
-        // Failed: its holder, or another watcher, did so, or a sender moved it on.
+        // Failed: its holder or another watcher was faster, or a sender moved it on.
         cell.note(word, cause, self.holder(state))
             && cell.state().swap_if(word, delayed, SeqCst).is_ok()
     }
 
-    /// The process that holds a message in this state; 0 if that can't be known.
+    /// Returns the pid of the process that holds a message in this state; 0: unknown.
     pub(super) fn holder(&self, state: State) -> u32 {
         state.owner.map_or(0, |seat| self.memory().process(seat))
     }
 }
 
 impl Changed {
-    /// Both together.
+    /// Returns the sum of both.
     pub fn and(self, other: Self) -> Self {
         Self {
             ready: self.ready + other.ready,
@@ -248,7 +252,7 @@ impl Changed {
         }
     }
 
-    /// What one lease that is over changed: its message is in a cell of this kind now.
+    /// Returns the changes from one lease that is over. Its message's cell now has this kind.
     pub(super) fn by_expiry(kind: CellKind) -> Self {
         let mut changed = Self {
             expiries: 1,
@@ -268,15 +272,15 @@ impl Changed {
     }
 }
 
-/// A lease that is over, in a message that becomes `kind`.
+/// Returns the state of a message whose lease is over and which becomes `kind`.
 fn expired(state: State, kind: CellKind) -> State {
     match state.zombie {
         None => State {
             zombie: state.owner,
             ..state.released_as(kind)
         },
-        // A second one held it too long while the first may still be reading: it is poison. Both
-        // are remembered, so that the payload stays until both let go.
+        // A second holder kept it for too long while the first may still be reading, so it is
+        // poison. Both are remembered, so the payload stays until both let go.
         Some(_) => State {
             kind: CellKind::Dead,
             ..state

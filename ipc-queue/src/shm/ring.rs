@@ -1,31 +1,33 @@
 //! The ring of owned cells: many senders, many receivers, any of which may die between any two
 //! lines.
 //!
-//! One word per cell is the whole truth, and the compare-and-swap that changes who is responsible
-//! for a message also writes who that is (`word` has the table of changes). A cell always stands
-//! for one position, its lap's; whoever can't wait for it moves it on to its next lap. So nobody
-//! ever waits for anybody: a sender steps over cells that are leased, delayed or dead, a receiver
-//! steps over a cell whose sender does not come to an end while a later message is there.
+//! A cell's state is one word. The compare-and-swap that changes the owner of a message also
+//! records the new owner in that word (`word` has the table of transitions). A cell always stands
+//! for one position, that of its lap. A process that can't wait for a cell moves it on to its next
+//! lap. So no process ever waits for another. A sender steps over cells that are leased, delayed or
+//! dead. A receiver steps over a cell whose sender does not publish while a later message is there.
 //!
-//! Four words beside the cells are hints. `Head` and `Tail` say where to start looking. `Stray`
-//! counts messages that became ready elsewhere than at the receivers' position (given back,
-//! recovered): a receiver that reads "empty" and sees a count that it has not dealt with scans all
-//! cells first, and forgets the count only after a scan that found nothing. `Spare` does the same
-//! for senders and free cells, so that the capacity is exact also after redeliveries. Hints that
-//! nobody raised are raised by recovery, and by patrols (`patrol`).
+//! Four words beside the cells are hints. `Head` and `Tail` say where to search first. `Stray`
+//! counts messages that became ready elsewhere than at the receivers' position, because they were
+//! returned or recovered. A receiver that finds nothing, and sees a count that it has not dealt
+//! with, scans all cells before it reports "empty". It forgets the count only after a scan that
+//! found nothing. `Spare` does the same for senders and free cells, so the capacity is exact even
+//! after redeliveries. Recovery and the scrubber (`patrol`) raise the hints that a killed or
+//! stopped process did not raise.
 //!
 //! Order: messages are taken in the order in which cells were claimed. A sender whose claim was
-//! stepped over moves its message to the end instead of publishing it out of turn
-//! (`Publication::SteppedOver`). A cell that was claimed out of turn may stand for a later position
-//! than cells that are still free, so a sender claims each cell for a lap that puts it after its
-//! last one; and who takes out of turn takes the first of what is there.
+//! stepped over moves its message to the end instead of publishing it out of order
+//! (`Publication::SteppedOver`). A cell that was claimed out of order may stand for a later
+//! position than cells that are still free. So a sender claims each cell for a lap that puts it
+//! after the sender's last one. A receiver that takes out of order takes the first message that is
+//! there.
 //!
-//! Does not wait, does not know payloads, does not decide who is dead.
+//! Does not wait, does not know payloads, does not decide which processes are dead.
 //!
-//! Kin: Vyukov's bounded MPMC queue
+//! Related: Vyukov's bounded MPMC queue
 //! (<https://www.1024cores.net/home/lock-free-algorithms/queues/bounded-mpmc-queue>) has the
-//! per-cell lap, but loses its way when a process dies between claim and publish; naming the owner
-//! in the same word is what makes that recoverable.
+//! per-cell lap, but cannot recover when a process dies between claim and publish. The owner in the
+//! same word is what makes that recoverable.
 
 mod batches;
 mod looking;
@@ -49,27 +51,27 @@ pub use batches::{Few, TOGETHER};
 pub(in crate::shm) use runs::seen_in;
 pub use runs::{Run, RunPublication, Taken};
 
-/// The ring, on some memory.
+/// A ring on some memory.
 #[derive(Debug)]
 pub struct Ring<M> {
     memory: M,
     limits: Limits,
 }
 
-/// How often a message's deliveries may fail before it becomes a dead letter: whichever limit is
-/// reached first.
+/// The limits on a message's failed deliveries. A message that reaches any of them becomes a dead
+/// letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Attempts, whatever ended them.
+    /// The number of attempts, however they ended.
     pub attempts: u8,
-    /// Receivers that died.
+    /// The number of deliveries whose receiver died.
     pub crashes: u8,
-    /// Leases that ended by time.
+    /// The number of deliveries whose lease expired.
     pub expiries: u8,
 }
 
 impl Limits {
-    /// Only the number of attempts counts.
+    /// Returns limits of which only the number of attempts matters.
     #[cfg(test)]
     pub fn attempts(attempts: u8) -> Self {
         Self {
@@ -79,7 +81,7 @@ impl Limits {
         }
     }
 
-    /// The limits of a queue with these settings.
+    /// Returns the limits of a queue with these settings.
     pub fn of(settings: &QueueSettings) -> Self {
         Self {
             attempts: settings.attempt_limit,
@@ -88,7 +90,7 @@ impl Limits {
         }
     }
 
-    /// Whether one of them is reached.
+    /// Returns whether a limit is reached.
     pub(super) fn are_reached(self, tally: Tally) -> bool {
         tally.failures() >= self.attempts
             || tally.crashes >= self.crashes
@@ -96,29 +98,32 @@ impl Limits {
     }
 }
 
-/// What one handle remembers between calls; a starting point, never the truth.
+/// What one handle keeps between calls: only ever a starting point for the search.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub struct Cursor {
     position: Position,
-    /// Whether this handle found out by itself that something begins at `position`. Else a hint
-    /// said so.
+    /// Set if this handle found out by itself that something begins at `position`. Otherwise only a
+    /// hint said so.
     is_known: bool,
-    /// Where this handle claimed or published last. What it sends next must not come before that.
+    /// The position that this handle claimed or published last. Its next message must not come
+    /// before it.
     last: Option<Position>,
     /// The `Stray` or `Spare` count that this handle has dealt with.
     dealt_with: u64,
-    /// How often in a row it found what it looked for; at most [`STREAM`](Memory::STREAM).
+    /// The number of consecutive operations that succeeded at once; at most
+    /// [`STREAM`](Memory::STREAM).
     ///
-    /// After once the next cell will be as expected, too, and is swapped without a look before:
-    /// that would fetch its cache line twice, once to read and once to write. Who waits must look,
-    /// or it would take the line from those who are to change it. In a stream cells are fetched
-    /// ahead, for the same reason not before.
+    /// After one success the next cell is expected to be as predicted, so the handle swaps it
+    /// without loading it first. A load would fetch its cache line twice: once to read and once to
+    /// write. A handle that waits must load first: a swap would take the line from the processes
+    /// that are about to change the cell. Cells are fetched ahead only in a stream, for the same
+    /// reason.
     run: u8,
 }
 
 impl Cursor {
-    /// Where this handle knows that something begins.
+    /// Returns the position where this handle knows that something begins, or `NOWHERE`.
     #[inline(always)]
     fn trusted(&self) -> Position {
         if self.is_known {
@@ -128,15 +133,15 @@ impl Cursor {
         }
     }
 
-    /// Goes to where something begins.
+    /// Goes to a position where something begins.
     #[inline(always)]
     fn go_to(&mut self, position: Position) {
         self.position = position;
         self.is_known = true;
     }
 
-    /// The lap, from `lap` on, at which cell `index` comes after whatever this handle claimed
-    /// before.
+    /// Returns the first lap, not before `lap`, at which cell `index` comes after everything that
+    /// this handle claimed before.
     #[inline(always)]
     fn lap_in_order(&self, index: u32, lap: Lap) -> Lap {
         match self.last {
@@ -157,30 +162,30 @@ impl Cursor {
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 #[must_use = "publish or abandon it"]
 pub struct Claim {
-    /// If out of turn, receivers won't come by on their own.
+    /// If it is out of order, receivers do not reach the cell by themselves.
     place: Place,
     word: u64,
 }
 
 impl Claim {
-    /// Which cell.
+    /// Returns the index of the cell.
     #[inline(always)]
     pub fn index(&self) -> u32 {
         self.place.index()
     }
 }
 
-/// What became of a publication.
+/// The outcome of a publication.
 #[derive(Debug)]
 #[must_use]
 pub enum Publication {
     /// Receivers can take the message.
     Done,
-    /// Receivers went past while it was being written; nothing was published yet. Moving the
-    /// message to a new claim spares receivers a look everywhere; [`Ring::publish_late`] needs no
-    /// room.
+    /// Receivers stepped over the cell while it was being written, and nothing is published yet.
+    /// Moving the message to a new claim saves receivers a full scan. [`Ring::publish_late`] needs
+    /// no new cell.
     SteppedOver(Claim),
-    /// The cell is not the sender's any more, which only damage explains.
+    /// The cell no longer belongs to the sender. Only damage explains that.
     Lost,
 }
 
@@ -189,22 +194,22 @@ pub enum Publication {
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 #[must_use = "settle it"]
 pub struct Lease {
-    /// If out of turn, its cell will be free out of turn, too.
+    /// If it is out of order, its cell will be freed out of order, too.
     place: Place,
     word: u64,
 }
 
-/// Which cell, and whether it was claimed or taken in turn.
+/// The index of a cell, and whether the cell was claimed or taken in FIFO order.
 ///
-/// One word, never zero, so that a claim or a lease, or none, is returned in two registers: through
-/// memory, written in pieces and read back whole, each would stall the processor for longer than a
-/// locked instruction takes. It is the index plus one.
+/// One word, never zero, so that an optional claim or lease is returned in two registers. In memory
+/// it would be written in pieces and read back whole, which stalls the processor for longer than a
+/// locked instruction takes. The word contains the index plus one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Place(NonZeroU64);
 
 impl Place {
     const OUT_OF_TURN: u64 = 1 << 32;
-    /// Of a lease that was taken with others: its number, and the number of the others.
+    /// For a lease that was taken with others: its offset in the run, and the number of the others.
     const OFFSET_SHIFT: u32 = 33;
     const MORE_SHIFT: u32 = 40;
     const SHORT_MASK: u64 = (1 << 7) - 1;
@@ -219,7 +224,7 @@ impl Place {
         Self(Self::in_turn(index).0 | Self::OUT_OF_TURN)
     }
 
-    /// The same, as number `offset` of a run of `len` cells.
+    /// Returns the same place, as member `offset` of a run of `len` cells.
     #[inline(always)]
     fn of_run(self, offset: u32, len: u32) -> Self {
         let more = u64::from(len) - 1;
@@ -248,7 +253,7 @@ impl Place {
 }
 
 impl Lease {
-    /// The lease that this state of a cell, just written by us, gives us.
+    /// Returns the lease that this state gives to this process, which has just written it.
     #[inline(always)]
     pub(super) fn of_state(index: u32, state: State) -> Self {
         Self {
@@ -257,7 +262,7 @@ impl Lease {
         }
     }
 
-    /// The same right once more, for whoever forgets this one.
+    /// Returns the same right once more, for a caller that forgets this one.
     pub(super) fn hand_over(&self) -> Self {
         Self {
             place: self.place,
@@ -265,13 +270,13 @@ impl Lease {
         }
     }
 
-    /// Which cell.
+    /// Returns the index of the cell.
     #[inline(always)]
     pub fn index(&self) -> u32 {
         self.place.index()
     }
 
-    /// The lease of message `offset` of those that were taken together.
+    /// Returns the lease of message `offset` of those that were taken together.
     pub(super) fn other_of_run(&self, offset: u32) -> Self {
         let (own, len) = self.in_run();
         Self {
@@ -280,54 +285,54 @@ impl Lease {
         }
     }
 
-    /// Which of the messages this is that were taken together, and how many those are.
+    /// Returns the offset of this message among those that were taken together, and their number.
     #[inline(always)]
     pub fn in_run(&self) -> (u32, u32) {
         (self.place.offset(), self.place.run_len())
     }
 
-    /// The lap at which the message was taken. Each delivery takes its cell at least one lap
-    /// further.
+    /// Returns the lap at which the message was taken. Each delivery advances its cell by at least
+    /// one lap.
     pub fn lap_number(&self) -> u64 {
         State::from_word(self.word).lap.number()
     }
 
-    /// The number of the delivery: 1 for the first of a message. Not how often a requeued message
-    /// was delivered since: [`Ring::attempts`] says that.
+    /// Returns the number of the delivery: 1 for the first of a message. It does not start over
+    /// when a message is requeued; [`Ring::attempts`] does.
     #[inline(always)]
     pub fn attempt(&self) -> u8 {
         State::from_word(self.word).attempt
     }
 
-    /// Whether a cell's word is still the one that gave us this lease.
+    /// Returns whether a cell's word is still the one that gave us this lease.
     #[inline(always)]
     pub(super) fn is_of(&self, word: u64) -> bool {
         self.word == word
     }
 
-    /// Whether this lease is the one in this state of its cell, which a sender may have moved on.
+    /// Returns whether this state of the cell has this lease. A sender may have moved the cell on.
     pub(super) fn is_held_in(&self, state: State) -> bool {
         let ours = State::from_word(self.word);
         state.kind == CellKind::Leased && state.owner == ours.owner && state.attempt == ours.attempt
     }
 }
 
-/// How a delivery ends.
+/// The end of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// Done.
+    /// The message is done.
     Ack,
-    /// To be delivered again at once, if attempts are left.
+    /// The message is to be delivered again at once, if attempts are left.
     Nack,
-    /// Never to be delivered again.
+    /// The message is never to be delivered again.
     Bury,
 }
 
-/// What a settlement made of the cell.
+/// The state of the cell after a settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Settled {
-    /// It has room for another message.
+    /// The cell has room for another message.
     Freed,
     /// The message can be taken again.
     Ready,
@@ -335,39 +340,40 @@ pub enum Settled {
     Delayed,
     /// The message is a dead letter.
     Dead,
-    /// Done with, but somebody may still be reading: no room yet.
+    /// The message is done, but a former holder may still be reading it: there is no room yet.
     Quarantined,
-    /// The lease had been lost: nothing was settled, and the message is somebody else's.
+    /// The lease had been lost. Nothing was settled, and the message is no longer this receiver's.
     LeaseLost,
-    /// The lease was over, though nobody had taken the message away yet: it can be taken again, or
-    /// is a dead letter.
+    /// The lease was over, although no process had taken the message back yet. The message can be
+    /// taken again, or is a dead letter.
     Over,
 }
 
-/// What looking at one position showed.
+/// The result of a search in FIFO order.
 enum Look<T> {
     Found(T),
-    /// Nothing to find.
+    /// There is nothing to find.
     Nothing,
-    /// The cells contradict the position: it, or a cell, is damaged.
+    /// The cells contradict the position: the position or a cell is damaged.
     Contradiction,
 }
 
-/// What a look at all cells showed.
+/// The result of a scan of all cells.
 enum Scan<T> {
-    /// Something out of turn, which is ours now.
+    /// Something out of order, which now belongs to this handle.
     Took(T),
-    /// Something that the next look in turn finds; and whether there is more, out of turn.
+    /// The next search in FIFO order finds something. `others`: there is more, out of order.
     ComesInTurn {
         others: bool,
     },
     Nothing,
 }
 
-/// Whether a look at all cells leaves to the next look in turn what that would find.
+/// How a scan of all cells treats what the next search in FIFO order would find: `Kept` leaves it,
+/// `Ignored` does not.
 ///
-/// What is taken out of turn makes others look everywhere, too: a stream in which both sides did so
-/// because of each other would never find back into its turns.
+/// Taking something out of order makes other handles scan, too. If both sides of a stream did so
+/// because of each other, it would never return to FIFO order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turns {
     Kept,
@@ -375,29 +381,29 @@ enum Turns {
 }
 
 impl<M: Memory> Ring<M> {
-    /// The ring on `memory`. Zeroed memory is an empty ring.
+    /// Creates the ring on `memory`. Zeroed memory is an empty ring.
     pub fn new(memory: M, limits: Limits) -> Self {
         Self { memory, limits }
     }
 
-    /// How many messages it holds.
+    /// Returns the number of cells, each of which holds one message.
     #[inline]
     pub fn cells(&self) -> u32 {
         self.memory.cells()
     }
 
-    /// The header of cell `index`.
+    /// Returns the header of cell `index`.
     #[inline(always)]
     pub fn cell(&self, index: u32) -> Cell<'_, M::Word> {
         Cell::new(self.memory.cell(index))
     }
 
-    /// The number of attempts at the message since it was sent, or requeued, this one included.
-    /// Deliveries that were snoozed are not attempts.
+    /// Returns the number of attempts at the message since it was sent or requeued, including this
+    /// one. Snoozed deliveries are not attempts.
     #[inline]
     pub fn attempts(&self, lease: &Lease) -> u8 {
         match lease.attempt() {
-            // Whatever was requeued was delivered before.
+            // A requeued message was delivered before, so its number is above 1.
             1 => 1,
             _ => self
                 .cell(lease.index())
@@ -405,23 +411,23 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// The memory that it is on.
+    /// Returns the memory of the ring.
     pub fn memory(&self) -> &M {
         &self.memory
     }
 
-    /// How the earlier deliveries of the message ended.
+    /// Returns the record of how the earlier deliveries of the message ended.
     pub fn tally(&self, lease: &Lease) -> Tally {
         let cell = self.cell(lease.index());
         cell.tally(State::from_word(lease.word))
     }
 
-    /// How often deliveries may fail before a message becomes a dead letter.
+    /// Returns the limits on failed deliveries.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// A cursor for a new handle, that will scan once before it says "empty" or "full".
+    /// Returns a cursor for a new handle, which scans once before it reports "empty" or "full".
     pub fn cursor(&self, hint: RingWord) -> Cursor {
         let strays = match hint {
             RingWord::Head | RingWord::Stray => RingWord::Stray,
@@ -436,12 +442,12 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Says that a message is ready elsewhere than at the receivers' position.
+    /// Raises the hint that a message is ready elsewhere than at the receivers' position.
     pub fn stray(&self) {
         self.memory.ring_word(RingWord::Stray).add(1, SeqCst);
     }
 
-    /// Says that a cell is free elsewhere than at the senders' position.
+    /// Raises the hint that a cell is free elsewhere than at the senders' position.
     pub fn spare(&self) {
         self.memory.ring_word(RingWord::Spare).add(1, SeqCst);
     }
@@ -466,21 +472,22 @@ impl<M: Memory> Ring<M> {
         self.memory.ring_word(which).store(to.to_word(), Relaxed);
     }
 
-    /// The cell that is used `AHEAD` operations after the one at this position.
+    /// Returns the index of the cell that is used `AHEAD` operations after the one at this
+    /// position.
     #[inline(always)]
     fn ahead(&self, at: Position) -> u32 {
         self.behind(at.index(), AHEAD)
     }
 
-    /// The cell `count` cells after another.
+    /// Returns the index of the cell that is `count` cells after another.
     #[inline(always)]
     fn behind(&self, index: u32, count: u32) -> u32 {
         let index = index + count;
         index.checked_sub(self.cells()).unwrap_or(index)
     }
 
-    /// Works out a position from the cells alone, after a hint was held up or turned out to be
-    /// damaged: the first that senders (receivers) have still to deal with. Never too far on,
+    /// Computes a position from the cells alone, after a hint was found stale or damaged: the first
+    /// that senders (receivers) still have to deal with. The result is never too far ahead,
     /// whatever changes meanwhile, since cells only move on.
     #[cold]
     fn refind(&self, which: RingWord) -> Position {
@@ -503,6 +510,6 @@ impl<M: Memory> Ring<M> {
     }
 }
 
-/// How many cells ahead to fetch: four operations take as long as a cache line from the other
-/// process.
+/// The number of cells to fetch ahead: four operations take as long as the transfer of a cache line
+/// from the other process.
 const AHEAD: u32 = 4;

@@ -31,34 +31,35 @@ use crate::wait::Wait;
 pub(crate) use loans::ShmLoan;
 pub(in crate::shm) use loans::ShmPlace;
 
-/// Sends into one level of a queue in shared memory.
+/// A sender into one level of a queue in shared memory.
 #[derive(Debug)]
 pub(crate) struct LevelSender {
     shared: Hold,
     level: Arc<Level>,
-    /// The level's.
+    /// The number of the level.
     number: u32,
     cursor: RefCell<Cursor>,
     spin: Spin,
     lane: Lane,
     id: SenderId,
-    /// The next message's.
+    /// The sequence number of the next message.
     sequence: Cell<u64>,
-    /// From one message's to the next's: other levels' senders have the numbers between.
+    /// The difference between consecutive sequence numbers. The senders of other levels have those
+    /// between.
     step: u64,
-    /// The chunk used last.
+    /// The chunk that was used last.
     last_chunk: Cell<u32>,
-    /// The chunk that is tried first, and how many in a row were found elsewhere.
+    /// The chunk that is tried first, and the number of consecutive chunks found elsewhere.
     ///
-    /// With few messages under way it is free again each time, and in the cache. With more of them
-    /// the chunks behind it follow, until it is free: so no more memory is used than is needed.
+    /// With few messages in flight this chunk is free again each time, and in the cache. With more,
+    /// the chunks behind it are used until it is free. So no more memory is used than is needed.
     home_chunk: Cell<u32>,
     away: Cell<u32>,
-    /// Payloads up to this size need no chunk.
+    /// The size of the largest payload that needs no chunk.
     most_inline: usize,
 }
 
-/// When a message is to be delivered, and what it is known by.
+/// The delivery times and the key of a message.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Terms {
     delay: Duration,
@@ -67,39 +68,39 @@ struct Terms {
     has_headers: bool,
 }
 
-/// What a header says beside where the payload is.
+/// The contents of a header, except the place of the payload.
 #[derive(Clone, Copy, Debug)]
 struct Stamp {
     id: MessageId,
     sent_at: Timestamp,
     expires_at: Option<Due>,
-    /// Whose key's note must be kept right.
+    /// The slot of the message's key, whose notes must stay correct.
     key_slot: Option<u32>,
 }
 
-/// Where a message was published.
+/// The place where a message was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Whence {
-    /// Where it was written.
+    /// The place where it was written.
     InTurn,
-    /// Behind whatever had been claimed by then.
+    /// A place behind everything that had been claimed by then.
     AtEnd,
 }
 
-/// Why there is no place for a message now.
+/// The reason why there is no place for a message now.
 enum Lack {
-    /// No cell.
+    /// No cell is free.
     Place,
-    /// No chunk.
+    /// No chunk is free.
     Memory,
-    /// Somebody else is sending with its key.
+    /// Another sender is using its key.
     Key,
     /// Waiting would not help.
     Over(SendFailure),
 }
 
 impl LevelSender {
-    /// A sender into level `number`, whose messages bear this sender's id.
+    /// Creates a sender into level `number`, whose messages have the sender id `id`.
     pub(super) fn new(shared: Hold, number: usize, id: SenderId) -> Self {
         let level = Arc::clone(&shared.contents.levels[number]);
         Self {
@@ -123,13 +124,13 @@ impl LevelSender {
         }
     }
 
-    /// The queue's address, for errors.
+    /// Returns the queue's address, for errors.
     #[cold]
     pub(crate) fn address(&self) -> String {
         self.shared.address()
     }
 
-    /// The number that this handle's messages bear.
+    /// Returns the sender id of this handle's messages.
     pub(super) fn id(&self) -> SenderId {
         self.id
     }
@@ -180,7 +181,8 @@ impl LevelSender {
         Ok(stamp.id)
     }
 
-    /// Counts what was sent, and wakes a receiver: whoever is woken and finds more wakes the next.
+    /// Counts what was sent, and wakes one receiver. A woken receiver that finds more wakes the
+    /// next.
     #[inline(always)]
     fn sent(&self, messages: u64, bytes: usize) {
         self.shared.items().notify_one();
@@ -198,7 +200,7 @@ impl LevelSender {
         }
     }
 
-    /// A place for a message with these headers, which are written there.
+    /// Returns a place for a message with these headers, which are written there.
     #[cold]
     fn lend_with_headers(
         &self,
@@ -230,7 +232,7 @@ impl LevelSender {
         Ok(place.cut(len))
     }
 
-    /// A place; if there is none, that of the message that waited longest.
+    /// Returns a place. If there is none, drops the oldest waiting message to make room.
     #[cold]
     fn lend_dropping(
         &self,
@@ -252,7 +254,7 @@ impl LevelSender {
         }
     }
 
-    /// Receives the message that waited longest, for nobody; whether there was one.
+    /// Takes and drops the oldest waiting message. Returns whether there was one.
     #[cold]
     fn drop_oldest(&self) -> bool {
         let ring = &self.level.ring;
@@ -321,14 +323,14 @@ impl LevelSender {
         })
     }
 
-    /// Whether there is room behind the place claimed last.
+    /// Returns whether there is room behind the place that was claimed last.
     pub(super) fn has_more(&self) -> bool {
         self.level
             .ring
             .has_more(RingWord::Tail, &self.cursor.borrow())
     }
 
-    /// A place and memory for a payload.
+    /// Returns a place with memory for a payload.
     #[inline(always)]
     fn try_lend(&self, len: usize, kind: Kind) -> Result<Writable<'_>, Lack> {
         if len > self.most_inline {
@@ -379,7 +381,7 @@ impl LevelSender {
         self.claim_now(kind).ok_or_else(|| self.lack())
     }
 
-    /// `None`: `lack` says why.
+    /// Claims a cell. `None`: `lack` returns the reason.
     #[inline(always)]
     fn claim_now(&self, kind: Kind) -> Option<Claim> {
         let shared = &*self.shared;
@@ -387,8 +389,8 @@ impl LevelSender {
             .level
             .ring
             .claim(shared.seat, kind, &mut self.cursor.borrow_mut())?;
-        // Only now: whoever closes the queue and then finds no message being written knows that
-        // none comes.
+        // Checked after the claim: a process that closes the queue, and then finds no message being
+        // written, knows that none will come.
         if shared.is_open() {
             return Some(claim);
         }
@@ -396,7 +398,7 @@ impl LevelSender {
         None
     }
 
-    /// Why a claim failed.
+    /// Returns the reason why a claim failed.
     #[cold]
     fn lack(&self) -> Lack {
         match self.shared.check_open() {
@@ -416,7 +418,7 @@ impl LevelSender {
         }
     }
 
-    /// A free chunk that is large enough; of the smallest such class that has one.
+    /// Returns a free chunk that is large enough, from the smallest such class that has one.
     fn free_chunk(&self, len: usize) -> Option<Candidate> {
         let classes = &self.level.payloads.geometry().classes;
         for class in classes.iter().filter(|class| class.chunk_bytes >= len) {
@@ -429,7 +431,7 @@ impl LevelSender {
         None
     }
 
-    /// A free one of these chunks: the one tried first, or one behind the one used last.
+    /// Returns a free chunk of these: the one tried first, or one behind the one used last.
     fn find_chunk(&self, chunks: Range<u32>) -> Option<Candidate> {
         let (ring, home) = (&self.level.ring, self.home_chunk.get());
         if chunks.contains(&home)
@@ -447,7 +449,8 @@ impl LevelSender {
         Some(found)
     }
 
-    /// As [`free_chunk`](Self::free_chunk), or one of those that only payloads with headers use.
+    /// Returns a chunk as [`free_chunk`](Self::free_chunk), or one that only payloads with headers
+    /// use.
     fn free_chunk_for_headers(&self, len: usize) -> Option<Candidate> {
         let chunks = &self.level.payloads.geometry().for_headers.chunks;
         let last = || {
@@ -466,10 +469,11 @@ impl LevelSender {
     }
 }
 
-/// After how many messages another chunk is tried first: that one may be held for long.
+/// The number of messages after which another chunk is tried first: the present one may be held for
+/// long.
 const MOST_AWAY: u32 = 256;
 
-/// The largest payload that the queue takes.
+/// Returns the size of the largest payload that the queue takes.
 fn most_bytes(settings: &QueueSettings) -> usize {
     settings.max_message_bytes.max(settings.inline_bytes) as usize
 }

@@ -132,7 +132,7 @@ impl Spin {
         }
     }
 
-    /// Whether this wait may yield.
+    /// Returns whether this wait may yield.
     fn may_yield(&self) -> bool {
         let left = self.without_left.get();
         self.without_left.set(left.saturating_sub(1));

@@ -130,7 +130,7 @@ impl Lane {
     }
 }
 
-/// For the counters' words.
+/// The index of a counter in its shard.
 impl From<Sent> for usize {
     fn from(what: Sent) -> Self {
         what as Self

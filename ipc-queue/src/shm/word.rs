@@ -1,6 +1,6 @@
-//! The words that the ring is made of, as values with names.
+//! The words of the ring, as values with named fields.
 //!
-//! A cell's state word is the whole truth about its message. Who may change it, and into what:
+//! A cell's state word is the only source of truth about its message. Its transitions:
 //!
 //! | from | to | by | when |
 //! |---|---|---|---|
@@ -8,23 +8,23 @@
 //! | `FREE lap` | `WRITING(me)`, a later lap | a sender | so that it comes after what that sender claimed before |
 //! | `WRITING(me) lap` | `READY lap` | that sender | it publishes |
 //! | `WRITING(me) lap` | `READY`, that lap or a later one | that sender | it publishes late, behind what it sent before |
-//! | `WRITING(me) lap` | `FREE lap+1` | that sender, or anybody once it is dead | the loan is abandoned |
-//! | `WRITING lap` | `WRITING lap+1`, one step more | a receiver | it can't wait and steps over |
-//! | `WRITING(me) lap` | `DELAYED lap+1` | that sender | it puts the message off |
+//! | `WRITING(me) lap` | `FREE lap+1` | that sender, or any process once it is dead | the loan is abandoned |
+//! | `WRITING lap` | `WRITING lap+1`, one step more | a receiver | it cannot wait, and steps over |
+//! | `WRITING(me) lap` | `DELAYED lap+1` | that sender | it delays the message |
 //! | `READY lap` | `LEASED(me) attempt+1 lap+1` | a receiver | it takes the message |
 //! | `LEASED(me)` | `FREE` | that receiver | ack; `QUARANTINED` if a zombie still reads |
 //! | `LEASED(me)` | `READY`, `DEAD` | that receiver | nack; bury, or a nack when the attempts are used up |
-//! | `LEASED(x)` | `DELAYED` | x, or anybody | x noted until when the message is put off (`due`): a nack with a delay, or a snooze |
-//! | `LEASED(me)` | `READY` | that receiver | it snoozed without a delay, and noted that |
-//! | `LEASED(dead)` | `READY`, `DEAD` | anybody | after the holder's death |
-//! | `LEASED(x)` | `READY zombie=x` | anybody | the lease expired; a second time: `DEAD` |
-//! | `DELAYED` | `READY` | anybody | when due |
-//! | `READY lap` | `FREE lap+1`, `QUARANTINED lap+1` | anybody | purged, or not wanted in time |
-//! | `DELAYED` | `FREE`, `QUARANTINED` | anybody | purged |
-//! | `DEAD` | `FREE`, `QUARANTINED` | anybody | dropped |
-//! | `DEAD` | `READY`, its mark, if it has one, as `zombie` | anybody | requeued; not while two may still be reading |
-//! | `READY lap` | `DEAD lap+1` | who requeued it | the queue was closed meanwhile, and nobody took it |
-//! | any with `zombie=me` | the same without | the zombie, or anybody once it is dead | it let go; `QUARANTINED` becomes `FREE` |
+//! | `LEASED(x)` | `DELAYED` | x, or any process | x recorded a delay (`due`): a nack with a delay, or a snooze |
+//! | `LEASED(me)` | `READY` | that receiver | it snoozed without a delay, and recorded that |
+//! | `LEASED(dead)` | `READY`, `DEAD` | any process | after the holder's death |
+//! | `LEASED(x)` | `READY zombie=x` | any process | the lease expired; a second time: `DEAD` |
+//! | `DELAYED` | `READY` | any process | when due |
+//! | `READY lap` | `FREE lap+1`, `QUARANTINED lap+1` | any process | purged, or expired |
+//! | `DELAYED` | `FREE`, `QUARANTINED` | any process | purged |
+//! | `DEAD` | `FREE`, `QUARANTINED` | any process | dropped |
+//! | `DEAD` | `READY`, its mark, if it has one, as `zombie` | any process | requeued, unless two former holders may be reading |
+//! | `READY lap` | `DEAD lap+1` | the process that requeued it | the queue was closed meanwhile, and no receiver took it |
+//! | any with `zombie=me` | the same without | the zombie, or any process once it is dead | it let go; `QUARANTINED` becomes `FREE` |
 //! | `LEASED DELAYED DEAD QUARANTINED lap` | the same, `lap+1` | a sender | it steps over |
 //!
 //! # Runs
@@ -38,7 +38,7 @@
 //! | from | to | by | when |
 //! |---|---|---|---|
 //! | `FREE xn lap` | `WRITING(me) xm lap`, m ≤ n | a sender | it claims the first cells of a run of room |
-//! | `WRITING(me) xn` | `WRITING(me) xm`, m > n | that sender | it claimed the cells behind, too |
+//! | `WRITING(me) xn` | `WRITING(me) xm`, m > n | that sender | it also claimed the cells behind |
 //! | inside `WRITING(me)` | `INSIDE(READY)` | that sender, by a store | it filled the cell |
 //! | `WRITING(me) xn lap` | `READY xn lap` | that sender | it publishes all |
 //! | `READY xn lap` | `LEASED(me) xm`, attempt 1, lap+1, m ≤ n | a receiver | it takes the first messages of a run |
@@ -46,41 +46,41 @@
 //! | `LEASED(me) xn` | `FREE xn` | that receiver | it acks all |
 //! | `WRITING xn lap` | `WRITING xn lap+1`, one step more | a receiver | it steps over all |
 //! | `LEASED xn lap` | `LEASED xn lap+1` | a sender | it steps over all |
-//! | inside `WRITING(x)`, `LEASED(x)` | `WRITING(x)`, `LEASED(x)`, of the run's lap | x, by a store; anybody once it is dead | each is to be a cell by itself, the last first |
-//! | `WRITING(x) xn`, `LEASED(x) xn` | the same, x1 | x, or anybody once it is dead | each cell behind it is one by itself |
-//! | `FREE xn`, `READY xn` | the same, x1 | anybody | it parts the first cell from the others |
+//! | inside `WRITING(x)`, `LEASED(x)` | `WRITING(x)`, `LEASED(x)`, of the run's lap | x, by a store; any process once it is dead | each is to be a cell by itself, the last first |
+//! | `WRITING(x) xn`, `LEASED(x) xn` | the same, x1 | x, or any process once it is dead | each cell behind it is one by itself |
+//! | `FREE xn`, `READY xn` | the same, x1 | any process | it parts the first cell from the others |
 //!
-//! Laps only grow, and a cell is claimed at most once a lap, so a word never comes back: a
-//! compare-and-swap that succeeds acted on the very state that was read. Only inside a run a word
-//! may come back, when the sender gives the run up. No other process swaps words there.
+//! Laps only grow, and a cell is claimed at most once a lap, so a word never comes back. A
+//! compare-and-swap that succeeds acted on exactly the state that was read. A word may come back
+//! only inside a run, when the sender gives the run up. No other process swaps words there.
 //!
 //! # Requeueing
 //!
-//! The one swap `DEAD` → `READY` is all that requeueing is; the attempt stays what it is.
-//! `Cell::count_from` said before from which attempt on deliveries count if this letter is
-//! requeued, and what it said is about this letter only once it is not `DEAD` at that attempt any
-//! more. So a process that is killed, or stopped for however long, leaves either the letter with
-//! its attempts and its reason, or a message that starts anew. Since attempts count on, no two
-//! deliveries of an occupancy have the same: whoever lost a lease before can't be taken for the one
-//! who has it now.
+//! Requeueing is one swap, `DEAD` → `READY`. The attempt does not change. Before the swap,
+//! `Cell::count_from` records the attempt from which deliveries count if this letter is requeued.
+//! The record is about this letter only once the letter is no longer `DEAD` at that attempt. So a
+//! process that is killed, or stopped for any length of time, leaves either the letter with its
+//! attempts and its reason, or a message that starts anew. Since attempts count on, no two
+//! deliveries of a generation have the same number. So a receiver that lost a lease before cannot
+//! be mistaken for the present one.
 //!
 //! # Attempts and deliveries
 //!
-//! The `attempt` of a word numbers deliveries, snoozed ones included. The limits are about
-//! attempts: those are the sum of the tally's counters, which a snoozed delivery does not change
-//! (`Tally`). The holder notes the snooze before the time, and the time before the state changes.
-//! So a kill in between leaves a crash, or a nack that was put off: one attempt too many, never one
-//! too few.
+//! The `attempt` of a word numbers deliveries, including snoozed ones. The limits are about
+//! attempts. Their number is the sum of the tally's counters, which a snoozed delivery does not
+//! change (`Tally`). The holder records the snooze before the time, and the time before the state
+//! changes. So a kill in between leaves a crash, or a nack with a delay: one attempt too many,
+//! never one too few.
 //!
-//! Numbers start over after 255, at 2. Attempts can't get that far, since the limits are below;
-//! snoozes can. So while somebody who lost the message may still be reading, a snooze is a nack,
-//! and every snooze leaves a note of its time, also one without a delay. Of a message that was
-//! requeued and is snoozed 254 times after that, attempts may be counted anew once.
+//! After 255, numbers start over at 2. Attempts cannot get that far, because the limits are lower,
+//! but snoozes can. So while a receiver that lost the message may still be reading, a snooze is a
+//! nack. Every snooze records its time, even one without a delay. If a message was requeued and is
+//! then snoozed 254 times, its attempts may be counted anew once.
 
 use std::cmp::Ordering;
 use std::num::NonZeroU16;
 
-/// What a cell holds.
+/// The contents of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum CellKind {
@@ -88,9 +88,9 @@ pub enum CellKind {
     Free = 0,
     /// A message that its sender is filling in.
     Writing = 1,
-    /// A message for anybody to take.
+    /// A message that any receiver may take.
     Ready = 2,
-    /// A message that a receiver works on.
+    /// A message that a receiver is processing.
     Leased = 3,
     /// A message to be delivered again later.
     Delayed = 4,
@@ -98,7 +98,7 @@ pub enum CellKind {
     Dead = 5,
     /// A settled message whose memory a former holder may still be reading.
     Quarantined = 6,
-    /// Not the first cell of its run: [`State::inside`] says which. Anything else is damage.
+    /// Not the first cell of its run: see [`State::inside`]. Anything else is damage.
     Inside = 7,
 }
 
@@ -115,12 +115,12 @@ impl CellKind {
     ];
 }
 
-/// A participant's slot, as cells name it: its index plus one, so that zero is nobody.
+/// A participant slot, as cells name it: its index plus one, so that zero means none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Seat(NonZeroU16);
 
 impl Seat {
-    /// The seat of participant slot `index`.
+    /// Returns the seat of participant slot `index`.
     ///
     /// # Panics
     /// If `index` is above 510: settings allow no such slot.
@@ -130,7 +130,7 @@ impl Seat {
         Self(NonZeroU16::MIN.saturating_add(index))
     }
 
-    /// The participant slot.
+    /// Returns the index of the participant slot.
     #[must_use]
     pub const fn slot(self) -> u16 {
         self.0.get() - 1
@@ -147,34 +147,34 @@ fn seat_bits(seat: Option<Seat>) -> u64 {
     seat.map_or(0, |seat| seat.0.get().into())
 }
 
-/// How often the ring went round, modulo 2^35. Two laps compare right while they are less than 2^34
-/// apart.
+/// The number of times that the ring went round, modulo 2^35. Comparisons are right for laps that
+/// are less than 2^34 apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lap(u64);
 
 impl Lap {
     const MASK: u64 = (1 << 35) - 1;
 
-    /// The lap with this number, which wraps.
+    /// Returns the lap with this number, which wraps.
     #[must_use]
     pub const fn new(number: u64) -> Self {
         Self(number & Self::MASK)
     }
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub const fn number(self) -> u64 {
         self.0
     }
 
-    /// The lap after this one.
+    /// Returns the lap after this one.
     #[inline(always)]
     #[must_use]
     pub const fn next(self) -> Self {
         Self::new(self.0 + 1)
     }
 
-    /// How many laps this is after `other`; negative if it is before.
+    /// Returns the number of laps by which this is after `other`; negative if it is before.
     #[inline(always)]
     #[must_use]
     pub const fn since(self, other: Self) -> i64 {
@@ -194,29 +194,29 @@ impl Position {
     const INDEX_MASK: u64 = (1 << Self::INDEX_BITS) - 1;
     const BITS: u32 = Self::INDEX_BITS + 35;
 
-    /// The place of cell `index`, below 2^21, in a lap.
+    /// Returns the position of cell `index`, below 2^21, in a lap.
     #[inline(always)]
     #[must_use]
     pub const fn new(lap: Lap, index: u32) -> Self {
         Self(lap.0 << Self::INDEX_BITS | index as u64)
     }
 
-    /// How often the ring went round before.
+    /// Returns the lap: the number of times that the ring went round before.
     #[inline(always)]
     #[must_use]
     pub const fn lap(self) -> Lap {
         Lap(self.0 >> Self::INDEX_BITS)
     }
 
-    /// Which cell.
+    /// Returns the index of the cell.
     #[inline(always)]
     #[must_use]
     pub const fn index(self) -> u32 {
         (self.0 & Self::INDEX_MASK) as u32
     }
 
-    /// The position `len` cells after this one, in a ring of `cells` cells. Runs end with the
-    /// ring: what would lie beyond its end begins the next lap.
+    /// Returns the position `len` cells after this one, in a ring of `cells` cells. Runs end with
+    /// the ring, so a position beyond its end is the first of the next lap.
     #[inline(always)]
     #[must_use]
     pub const fn after(self, len: u32, cells: u32) -> Self {
@@ -227,7 +227,7 @@ impl Position {
         }
     }
 
-    /// The position after this one, in a ring of `cells` cells.
+    /// Returns the position after this one, in a ring of `cells` cells.
     #[inline(always)]
     #[must_use]
     pub const fn next(self, cells: u32) -> Self {
@@ -238,7 +238,7 @@ impl Position {
         }
     }
 
-    /// Which of two positions comes first. Right while they are less than 2^34 laps apart.
+    /// Compares two positions. Right while they are less than 2^34 laps apart.
     #[inline(always)]
     #[must_use]
     pub fn compare(self, other: Self) -> Ordering {
@@ -246,14 +246,15 @@ impl Position {
         ahead.cast_signed().cmp(&0)
     }
 
-    /// As a word, for a hint.
+    /// Returns the word for a hint.
     #[inline(always)]
     #[must_use]
     pub const fn to_word(self) -> u64 {
         self.0
     }
 
-    /// From a hint. An index outside the ring, which only damage makes, becomes 0.
+    /// Returns the position in a hint. An index outside the ring, which only damage makes, becomes
+    /// 0.
     #[inline(always)]
     #[must_use]
     pub const fn from_word(word: u64, cells: u32) -> Self {
@@ -269,15 +270,15 @@ impl Position {
 /// A cell's state word: `kind:3 | attempt:8 | owner:9 | zombie:9 | lap:35`, from the top.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct State {
-    /// What the cell holds.
+    /// The contents of the cell.
     pub kind: CellKind,
-    /// How often the message was delivered, also before it was requeued, and snoozed deliveries
-    /// included: `Cell::attempts` says how many attempts there were since. In `Writing`: how often
-    /// receivers stepped over it, so that the lap of its claim can be told.
+    /// The number of deliveries of the message, including snoozed ones and those before it was
+    /// requeued. `Cell::attempts` returns the attempts since. In `Writing`: the number of times
+    /// that receivers stepped over the cell, from which the lap of its claim is computed.
     pub attempt: u8,
-    /// Who writes it or works on it. In `Dead` and `Quarantined`: a second zombie.
+    /// The process that is writing or processing it. In `Dead` and `Quarantined`: a second zombie.
     pub owner: Option<Seat>,
-    /// Who lost its lease and may still be reading.
+    /// The process that lost its lease and may still be reading.
     pub zombie: Option<Seat>,
     /// The number of further cells that this word governs; 0: only its own.
     pub more: u16,
@@ -285,17 +286,17 @@ pub struct State {
     pub lap: Lap,
 }
 
-/// What the rest of a run is that begins at a cell inside it.
+/// The state of the rest of a run that begins at a cell inside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Inside {
-    /// Messages, once what is before them was taken.
+    /// Messages, once those before them were taken.
     Ready = READY_INSIDE,
-    /// Room, once what is before it was claimed.
+    /// Room, once the room before it was claimed.
     Free = FREE_INSIDE,
 }
 
-/// In the place of an attempt. Damage of a few bits makes neither.
+/// Stored in the place of an attempt. Damage of a few bits makes neither value.
 const READY_INSIDE: u8 = 0x5a;
 const FREE_INSIDE: u8 = 0xa5;
 
@@ -306,7 +307,7 @@ const ATTEMPT_SHIFT: u32 = 53;
 const KIND_SHIFT: u32 = 61;
 
 impl State {
-    /// A free cell.
+    /// Returns a free cell.
     #[inline(always)]
     #[must_use]
     pub const fn free(lap: Lap) -> Self {
@@ -320,7 +321,7 @@ impl State {
         }
     }
 
-    /// From the word in shared memory. Every word means something.
+    /// Returns the state in a word of shared memory. Every word has a meaning.
     #[inline(always)]
     #[must_use]
     pub fn from_word(word: u64) -> Self {
@@ -348,7 +349,7 @@ impl State {
         }
     }
 
-    /// As the word in shared memory.
+    /// Returns the word for shared memory.
     #[inline(always)]
     #[must_use]
     pub fn to_word(self) -> u64 {
@@ -359,14 +360,14 @@ impl State {
             | self.lap.0
     }
 
-    /// The number of cells that this word governs, its own included.
+    /// Returns the number of cells that this word governs, including its own.
     #[inline(always)]
     #[must_use]
     pub fn len(self) -> u32 {
         u32::from(self.more) + 1
     }
 
-    /// The same word, governing `len` cells.
+    /// Returns the same state, governing `len` cells.
     #[inline(always)]
     #[must_use]
     pub fn of_len(self, len: u32) -> Self {
@@ -375,7 +376,7 @@ impl State {
         Self { more, ..self }
     }
 
-    /// A cell inside a run, of which `rest` cells are left from here on.
+    /// Returns a cell inside a run, of which `rest` cells are left from here on.
     #[inline(always)]
     #[must_use]
     pub fn inside_of(inside: Inside, rest: u32, lap: Lap) -> Self {
@@ -386,8 +387,8 @@ impl State {
         }
     }
 
-    /// What a cell inside a run is once no cell before it governs it. `None`: it is not inside
-    /// a run, or damaged.
+    /// Returns what a cell inside a run is once no cell before it governs it. `None`: it is not
+    /// inside a run, or is damaged.
     #[inline]
     #[must_use]
     pub fn inside(self) -> Option<Inside> {
@@ -401,7 +402,7 @@ impl State {
         }
     }
 
-    /// What this word means if no cell before it governs it.
+    /// Returns the meaning of this word if no cell before it governs it.
     #[inline(always)]
     #[must_use]
     pub fn alone(self) -> Self {
@@ -420,13 +421,13 @@ impl State {
         }
     }
 
-    /// Whether the message names this seat, as its owner or as a zombie.
+    /// Returns whether the state names this seat, as its owner or as a zombie.
     #[must_use]
     pub fn names(self, seat: Seat) -> bool {
         self.owner == Some(seat) || self.zombie == Some(seat)
     }
 
-    /// The same, standing for the next lap.
+    /// Returns the same state at the next lap.
     #[inline(always)]
     #[must_use]
     pub fn moved_on(self) -> Self {
@@ -436,7 +437,7 @@ impl State {
         }
     }
 
-    /// Claimed by a sender.
+    /// Returns the state after a sender's claim.
     #[inline(always)]
     #[must_use]
     pub fn claimed_by(self, seat: Seat) -> Self {
@@ -450,7 +451,7 @@ impl State {
         }
     }
 
-    /// A cell that is being written, stepped over by a receiver.
+    /// Returns the state of a cell that is being written, after a receiver stepped over it.
     #[must_use]
     pub fn stepped_over(self) -> Self {
         Self {
@@ -459,15 +460,16 @@ impl State {
         }
     }
 
-    /// The lap at which a cell was claimed that is being written; `None` if it was stepped over too
-    /// often to tell.
+    /// Returns the lap at which a cell that is being written was claimed. `None`: it was stepped
+    /// over too often to tell.
     #[must_use]
     pub fn claimed_at(self) -> Option<Lap> {
         let told = self.attempt < u8::MAX;
         told.then(|| Lap::new(self.lap.0.wrapping_sub(self.attempt.into())))
     }
 
-    /// Written, and stepped over meanwhile: what it is now, as another kind.
+    /// Returns the state after the message was written, as another kind. Receivers may have stepped
+    /// over it meanwhile.
     #[must_use]
     pub fn written_as(self, kind: CellKind) -> Self {
         Self {
@@ -476,7 +478,7 @@ impl State {
         }
     }
 
-    /// Taken by a receiver.
+    /// Returns the state after a receiver took the message.
     #[inline(always)]
     #[must_use]
     pub fn taken_by(self, seat: Seat) -> Self {
@@ -490,8 +492,8 @@ impl State {
         }
     }
 
-    /// A dead letter that is an ordinary message again. `None` while two who lost its lease may
-    /// still be reading: one mark is all that there is room for in a message.
+    /// Returns a dead letter as an ordinary message again. `None` while two former holders may
+    /// still be reading: a message has room for only one mark.
     #[must_use]
     pub fn requeued(self) -> Option<Self> {
         let zombie = match (self.owner, self.zombie) {
@@ -504,7 +506,7 @@ impl State {
         })
     }
 
-    /// Another kind, owned by nobody.
+    /// Returns the same message as another kind, without an owner.
     #[inline(always)]
     #[must_use]
     pub fn released_as(self, kind: CellKind) -> Self {
@@ -515,7 +517,7 @@ impl State {
         }
     }
 
-    /// Done with: free, or quarantined while somebody may still read.
+    /// Returns the state after the message is done: free, or quarantined while a zombie may read.
     #[inline]
     #[must_use]
     pub fn finished(self) -> Self {
@@ -525,8 +527,8 @@ impl State {
         }
     }
 
-    /// The word of a free cell after the message with this leased word was acked. `None`: there is
-    /// a zombie, or the lease is of several messages.
+    /// Returns the word of the free cell after the message with this leased word was acked. `None`:
+    /// there is a zombie, or the lease is of several messages.
     #[inline(always)]
     #[must_use]
     pub fn freed_from(leased: u64) -> Option<u64> {
@@ -534,7 +536,7 @@ impl State {
         alone.then(|| Self::free(Lap::new(leased)).to_word())
     }
 
-    /// After one of `seat`'s zombie marks was taken away. `None` if it has none here.
+    /// Returns the state without one of `seat`'s zombie marks. `None`: it has none here.
     #[must_use]
     pub fn let_go_by(self, seat: Seat) -> Option<Self> {
         let mut left = self;
@@ -553,17 +555,17 @@ impl State {
     }
 }
 
-/// The number of the delivery after number `attempt`.
+/// Returns the number of the delivery after number `attempt`.
 ///
-/// Of a message that is requeued again and again they start over, but not at the numbers that only
-/// a message has that was never requeued: 0, never delivered, and 1.
+/// If a message is requeued again and again, the numbers start over at 2. Only a message that was
+/// never requeued has number 0 (never delivered) or 1.
 #[inline(always)]
 #[must_use]
 pub const fn attempt_after(attempt: u8) -> u8 {
     if attempt == u8::MAX { 2 } else { attempt + 1 }
 }
 
-/// How many deliveries there were up to number `attempt`, after number `base`. Right up to 253,
+/// Returns the number of deliveries up to number `attempt`, after number `base`. Right up to 253,
 /// which is above any limit.
 #[must_use]
 pub const fn attempts_since(attempt: u8, base: u8) -> u8 {

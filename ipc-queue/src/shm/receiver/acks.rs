@@ -31,7 +31,7 @@ struct OpenRun {
 }
 
 impl OpenRun {
-    /// Whether a lease is that of the next message of the run.
+    /// Returns whether a lease is that of the next message of the run.
     #[inline(always)]
     fn goes_on_with(&self, lease: &Lease, index: usize) -> bool {
         let (offset, len) = lease.in_run();
@@ -125,13 +125,13 @@ impl<'a> Acks<'a> {
     #[inline(always)]
     fn freed(&mut self, cells: u32) {
         self.cells += u64::from(cells);
-        // A sender that waits for room does not wait for a long batch.
+        // A sender that waits for room does not have to wait for a whole long batch.
         if self.cells >= TOGETHER as u64 {
             self.tell();
         }
     }
 
-    /// A sender that is woken and finds more room wakes the next.
+    /// Announces the freed cells. A woken sender that finds more room wakes the next.
     #[inline(always)]
     fn tell(&mut self) {
         if let Some(by) = self.by.filter(|_| self.cells > 0) {

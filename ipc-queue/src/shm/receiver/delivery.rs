@@ -13,7 +13,7 @@ use crate::port::PortDelivery;
 use crate::settle::{Nack, Settle};
 use crate::shm::payload::Readable;
 
-/// A message being read in shared memory. Dropped, it is given back.
+/// A message being read in shared memory. Dropping it returns it.
 #[derive(Debug)]
 pub(crate) struct ShmDelivery<'a> {
     pub(super) receiver: &'a LevelReceiver,
@@ -26,7 +26,8 @@ impl ShmDelivery<'_> {
         self.payload.bytes()
     }
 
-    /// Read where it lies: the header is nobody's to change while the payload is ours to read.
+    /// Returns the metadata. It is read in place: no process changes the header while this one may
+    /// read the payload.
     #[inline]
     pub(crate) fn metadata(&self) -> Metadata {
         let lease = self.payload.lease();
@@ -46,7 +47,7 @@ impl ShmDelivery<'_> {
         cell.message_kind()
     }
 
-    /// The headers of its message, which were checked when it was delivered.
+    /// Returns the headers of the message, which were checked when it was delivered.
     pub(crate) fn headers(&self) -> Headers {
         let (level, index) = (&self.receiver.level, self.payload.lease().index());
         let body = level.ring.cell(index).body().before_headers();
@@ -54,18 +55,18 @@ impl ShmDelivery<'_> {
         headers.and_then(Result::ok).unwrap_or_default()
     }
 
-    /// The lap at which it was taken: each delivery takes its cell one lap further.
+    /// Returns the lap at which it was taken. Each delivery advances its cell by a lap.
     pub(crate) fn delivery(&self) -> u64 {
         self.payload.lease().lap_number()
     }
 
-    /// Whether what was read so far was the message, and not zeroes in its place.
+    /// Checks that what was read so far was the message, not zeroes that replaced it.
     #[inline]
     pub(crate) fn check_whole(&self) -> Result<(), Unavailable> {
         self.receiver.check_whole()
     }
 
-    /// The queue's address, for errors.
+    /// Returns the queue's address, for errors.
     pub(crate) fn queue(&self) -> String {
         self.receiver.queue()
     }
@@ -83,24 +84,24 @@ impl ShmDelivery<'_> {
         self.receiver.extend(self.payload.lease(), by)
     }
 
-    /// The same delivery without a borrow of its receiver.
+    /// Returns the same delivery without a borrow of its receiver.
     pub(crate) fn into_port(self) -> PortDelivery {
         let (queue, metadata, headers) = (self.queue_id(), self.metadata(), self.headers());
         PortDelivery::new(queue, metadata, Vec::new(), self.into_owned()).with_headers(headers)
     }
 
-    /// Takes the right to read and to settle along, to any thread.
+    /// Returns the right to read and to settle as a value that any thread may have.
     fn into_owned(self) -> OwnedShmDelivery {
-        // Only this thread has all of those that were taken together.
+        // Only this thread has all messages that were taken together.
         self.receiver.level.ring.make_single(self.payload.lease());
         let payload = self.payload.hand_over(&self.receiver.level.payloads);
         let receiver = self.receiver.another();
-        // Its drop would settle.
+        // Its drop would settle the message.
         mem::forget(self);
         OwnedShmDelivery::new(receiver, payload)
     }
 
-    /// For once, and never dropped after.
+    /// Settles the message. The caller calls this at most once, and does not drop it afterwards.
     #[inline]
     pub(crate) fn settle(&self, how: Settle<'_>) -> Result<(), SettleFailure> {
         match how {
@@ -114,7 +115,7 @@ impl Drop for ShmDelivery<'_> {
     #[inline]
     fn drop(&mut self) {
         let nack = Nack::new().into();
-        // A lease that was lost has been given back already.
+        // A lost lease has already been returned.
         let _ = self.receiver.settle(self.payload.lease(), nack);
     }
 }

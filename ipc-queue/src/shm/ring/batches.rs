@@ -1,8 +1,8 @@
-//! What a batch is made of: a few claims or leases at a time, on the stack.
+//! The parts of a batch: a few claims or leases at a time, on the stack.
 
 use std::array;
 
-/// The most messages of a batch that are claimed, or taken, together.
+/// The maximum number of messages of a batch that are claimed or taken together.
 pub const TOGETHER: usize = 8;
 
 /// A few claims or leases, on the stack.
@@ -23,14 +23,14 @@ impl<T> Default for Few<T> {
 }
 
 impl<T> Few<T> {
-    /// Adds one. There is room: at most `TOGETHER` are asked for.
+    /// Adds an item. There is room, because callers ask for at most `TOGETHER`.
     #[inline(always)]
     pub fn push(&mut self, item: T) {
         self.items[self.len] = Some(item);
         self.len += 1;
     }
 
-    /// All, in their order.
+    /// Returns all items, in order.
     #[inline(always)]
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.items[..self.len].iter().flatten()

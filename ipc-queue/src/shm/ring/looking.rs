@@ -1,6 +1,6 @@
-//! What the ring holds, for those who only want to know.
+//! The contents of the ring, for callers that only read.
 //!
-//! Everything may change meanwhile, except where it says otherwise.
+//! The contents may change during each call, unless its documentation says otherwise.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -17,8 +17,8 @@ impl<M: Memory> Ring<M> {
         word(RingWord::Head).wrapping_add(word(RingWord::Stray))
     }
 
-    /// When the message was sent that this cursor finds next, if one is there whose turn it is. May
-    /// be of another one by now: only for choosing where to look first.
+    /// Returns the time when the next message in FIFO order was sent, if there is one. It may be
+    /// that of another message by now, so use it only to choose where to look first.
     pub fn next_sent_at(&self, cursor: &Cursor) -> Option<Timestamp> {
         let at = self.start(RingWord::Head, cursor);
         let cell = self.cell(at.index());
@@ -27,7 +27,7 @@ impl<M: Memory> Ring<M> {
         is_next.then(|| cell.envelope().sent_at)
     }
 
-    /// Whether there is more to take, or more room, right behind what this cursor found last.
+    /// Returns whether there is another message, or more room, right behind the last one found.
     pub fn has_more(&self, which: RingWord, cursor: &Cursor) -> bool {
         let wanted = match which {
             RingWord::Head | RingWord::Stray => CellKind::Ready,
@@ -38,26 +38,27 @@ impl<M: Memory> Ring<M> {
         state.kind == wanted && state.lap == at.lap()
     }
 
-    /// Who holds which message, delivered how often.
+    /// Returns the owner, the message and the number of attempts of each lease.
     pub fn leased(&self) -> impl Iterator<Item = (Seat, MessageId, u8)> + '_ {
         (0..self.cells()).filter_map(|index| {
             let cell = self.cell(index);
             let state = self.seen(index);
             let id = cell.envelope().id;
-            // The id is the message's only if the cell did not change hands meanwhile.
+            // The id belongs to this state only if the state did not change meanwhile.
             let owner = state.owner.filter(|_| state.kind == CellKind::Leased)?;
             let attempts = cell.attempts(state);
             (self.seen(index) == state).then_some((owner, id, attempts))
         })
     }
 
-    /// How many cells hold something of that kind, now more or less.
+    /// Returns the approximate number of cells of this kind.
     pub fn count(&self, kind: CellKind) -> u64 {
         let cells = (0..self.cells()).map(|index| self.seen(index));
         cells.filter(|state| state.kind == kind).count() as u64
     }
 
-    /// Whether nothing is left that somebody other than `me` may still have to deliver or settle.
+    /// Returns whether no message is left that a process other than `me` may still deliver or
+    /// settle.
     pub fn is_drained(&self, me: Option<Seat>) -> bool {
         let words = || -> Vec<u64> {
             let states = (0..self.cells()).map(|index| self.cell(index).state());
@@ -77,9 +78,9 @@ impl<M: Memory> Ring<M> {
             if !(0..self.cells()).all(|index| done(&seen, index)) {
                 return false;
             }
-            // Words never come back: twice the same, and all of it was so at one moment. A message
-            // that its sender moved from a cell not looked at yet to one looked at before would be
-            // missed otherwise.
+            // Words never come back, so two equal readings were both true at one moment. A single
+            // one could miss a message that its sender moved from a cell not yet read to one
+            // already read.
             let again = words();
             if again == seen {
                 return true;

@@ -1,7 +1,7 @@
-//! Taking messages, in turn and out of it.
+//! Taking messages, in FIFO order and out of order.
 //!
-//! The receiver may die between any two lines: its cell says `LEASED` and who, and whoever recovers
-//! it makes the message ready again.
+//! The receiver may die between any two lines. Its cell says `LEASED` and names it. The process
+//! that recovers the cell makes the message ready again, or a dead letter at a limit.
 
 use std::mem;
 use std::sync::atomic::Ordering::SeqCst;
@@ -13,7 +13,7 @@ use crate::shm::memory::{Memory, RingWord, Word};
 use crate::shm::word::{CellKind, Position, Seat, State};
 
 impl<M: Memory> Ring<M> {
-    /// Takes the next message, or `None` when there is none.
+    /// Takes the next message. `None`: there is none.
     #[inline(always)]
     pub fn take(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
         match self.take_at_once(me, cursor) {
@@ -22,7 +22,7 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// The message whose turn it is, if it is ready by itself and was never delivered.
+    /// Takes the next message in FIFO order, if it is ready by itself and was never delivered.
     #[inline(always)]
     fn take_at_once(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
         let at = self.start(RingWord::Head, cursor);
@@ -34,7 +34,7 @@ impl<M: Memory> Ring<M> {
             return None;
         }
         if run < M::STREAM {
-            // The payload comes while the swap below waits for the header.
+            // The payload arrives while the swap below waits for the header.
             self.memory.fetch_to_take(at.index());
         }
         let lease = Self::take_word(cell, me, at.index(), fresh, ready)?;
@@ -51,7 +51,7 @@ impl<M: Memory> Ring<M> {
     #[inline(never)]
     fn take_somewhere(&self, me: Seat, cursor: &mut Cursor) -> Option<Lease> {
         if let Some(taken) = self.take_run(me, cursor, 1) {
-            // A rest is there, which has to be looked at.
+            // The rest of the run is next, and its word must be loaded before a swap.
             cursor.run = 0;
             return taken.into_leases().next();
         }
@@ -68,7 +68,7 @@ impl<M: Memory> Ring<M> {
             if matches!(look, Look::Nothing) && strays == cursor.dealt_with {
                 return None;
             }
-            // Only a whole scan that found nothing out of turn deals with the strays.
+            // Only a full scan that found nothing out of order deals with the strays.
             match self.take_anywhere(me, cursor.position, turns) {
                 Scan::Took(lease) => return Some(lease),
                 Scan::ComesInTurn { others } => {
@@ -91,7 +91,7 @@ impl<M: Memory> Ring<M> {
         let cells = self.cells();
         let refind = || self.refind(RingWord::Head);
         let mut walk = Walk::new(self.start(RingWord::Head, cursor), cursor.trusted());
-        // Once round without an end: every cell is ahead of us.
+        // After a full round without an end, every cell is ahead of this handle.
         while walk.steps <= cells || walk.mend(refind) {
             let at = walk.at;
             let cell = self.cell(at.index());
@@ -104,13 +104,13 @@ impl<M: Memory> Ring<M> {
             };
             match ForReceiver::of(state.lap.since(at.lap()), state.kind) {
                 ForReceiver::Take => {
-                    // Of a run, what follows begins the rest.
+                    // If this is a run, the next cell begins the rest.
                     let ready = state.of_len(1);
                     if let Some(lease) = Self::take_word(cell, me, at.index(), word, ready) {
                         self.advance(RingWord::Head, cursor, at.next(cells));
                         return Look::Found(lease);
                     }
-                    continue; // Another receiver has it: look at what it is now.
+                    continue; // Another receiver took it: load its new word.
                 }
                 ForReceiver::Unwritten => match self.wait_for_sender(at, word) {
                     Patience::Nothing => {
@@ -140,14 +140,13 @@ impl<M: Memory> Ring<M> {
         Look::Contradiction
     }
 
-    /// The cell at `at` is being written. Is there a message behind it that would have to wait for
-    /// it?
+    /// Waits briefly for the sender of the cell at `at`, if a message behind it is ready.
     #[cold]
     fn wait_for_sender(&self, at: Position, word: u64) -> Patience {
         let cell = self.cell(at.index()).state();
         let len = State::from_word(word).len();
         if !self.is_ready_behind(at, len) {
-            // The look at the other cells counts only if this one was being written all the while.
+            // The check of the other cells counts only if this one was being written all the while.
             return if cell.load(SeqCst) == word {
                 Patience::Nothing
             } else {
@@ -163,7 +162,7 @@ impl<M: Memory> Ring<M> {
         Patience::Over
     }
 
-    /// Whether a message is ready at a position after `at` that receivers get to in turn.
+    /// Returns whether a message is ready after `at` that receivers reach in FIFO order.
     fn is_ready_behind(&self, at: Position, len: u32) -> bool {
         let cells = self.cells();
         let mut next = at.after(len, cells);
@@ -182,8 +181,8 @@ impl<M: Memory> Ring<M> {
         false
     }
 
-    /// Takes a message that is ready out of turn: a redelivered one, or the first of the others.
-    /// Leaves those that come in turn to be taken so, unless turns are ignored.
+    /// Takes a message that is ready out of order: a redelivered one, or the first of the others.
+    /// Leaves messages that the next search in FIFO order finds, unless `turns` says otherwise.
     #[cold]
     fn take_anywhere(&self, me: Seat, position: Position, turns: Turns) -> Scan<Lease> {
         let cells = self.cells();
@@ -206,9 +205,9 @@ impl<M: Memory> Ring<M> {
                     if reached && ahead == 0 {
                         in_turn = in_turn.or(Some(found));
                     } else if is_inside {
-                        // Never out of turn.
+                        // Never out of order.
                     } else if state.attempt > 0 {
-                        // Delivered before: no order is promised.
+                        // Delivered before, so no order is promised.
                         if let Some(lease) = self.take_redelivered(me, index, word) {
                             return Scan::Took(lease);
                         }
@@ -231,8 +230,8 @@ impl<M: Memory> Ring<M> {
                 }
                 (Some(next), _) => next,
             };
-            // Only if a second scan says the same: what its sender sent before it was ready before
-            // it, maybe behind our back.
+            // Only if a second scan says the same. An earlier message of the same sender was ready
+            // before this one, but maybe in a cell that the first scan had already passed.
             if first == next
                 && let Some(lease) = self.take_stray(me, at.index(), word)
             {
@@ -243,7 +242,7 @@ impl<M: Memory> Ring<M> {
     }
 
     fn take_redelivered(&self, me: Seat, index: u32, mut word: u64) -> Option<Lease> {
-        // Again, if a zombie let go just now.
+        // Retries if a zombie let go just now.
         while State::from_word(word).kind == CellKind::Ready && State::from_word(word).attempt > 0 {
             if let Some(lease) = self.take_stray(me, index, word) {
                 return Some(lease);
@@ -254,7 +253,7 @@ impl<M: Memory> Ring<M> {
     }
 
     fn take_stray(&self, me: Seat, index: u32, word: u64) -> Option<Lease> {
-        // Of a run, what follows begins the rest.
+        // If this is a run, the next cell begins the rest.
         let ready = State::from_word(word).of_len(1);
         let lease = Self::take_word(self.cell(index), me, index, word, ready)?;
         Some(Lease {
@@ -272,7 +271,7 @@ impl<M: Memory> Ring<M> {
         ready: State,
     ) -> Option<Lease> {
         let taken = ready.taken_by(me);
-        // Acquire: the header and the payload that the publication released.
+        // Acquire: makes the published header and payload visible here.
         let swapped = cell.state().swap_if(word, taken.to_word(), SeqCst);
         swapped.ok().map(|()| Lease {
             place: Place::in_turn(index),
@@ -281,12 +280,12 @@ impl<M: Memory> Ring<M> {
     }
 }
 
-/// What a receiver found out about a cell that is being written.
+/// The result of a wait for a cell that is being written.
 enum Patience {
-    /// No later message is there: nothing to receive.
+    /// There is no later message, so there is nothing to receive.
     Nothing,
-    /// It is done, or somebody stepped over it.
+    /// The cell changed: its sender is done, or another receiver stepped over it.
     Changed,
-    /// It takes too long, and a later message may be there.
+    /// The sender takes too long, and a later message may be there.
     Over,
 }

@@ -11,8 +11,8 @@
 //!   what is inside a run: the in-order path reaches it.
 //! - Nothing inside a run is free or ready by itself. Any process may part the first cell from a
 //!   run of messages or of room, by one swap: the next cell then begins the rest.
-//! - The owner of a run that is being written or read makes single cells of it, the last one first,
-//!   and then shortens the run to its first cell. So only cells inside the run lie between one of
+//! - The owner of a run that is being written or read makes single cells of it, the last one first.
+//!   It then shortens the run to its first cell. So only cells inside the run lie between one of
 //!   them and the first cell, and the nearest other cell before it tells what governs it.
 //! - A message inside a run was never delivered before, and has no delay, expiry, chunk or zombie.
 //! - A leased run has no end by time, so no process takes it from a living owner. For that reason
@@ -36,20 +36,20 @@ use crate::shm::word::{CellKind, Inside, Position, Seat, State};
 #[must_use = "publish or abandon it"]
 pub struct Run {
     first: u32,
-    /// Whether the cells behind it are to be fetched.
+    /// Set if the cells behind it are to be fetched.
     in_stream: bool,
-    /// Of the first cell.
+    /// The word of the first cell.
     word: u64,
 }
 
 impl Run {
-    /// The number of cells.
+    /// Returns the number of cells.
     #[inline(always)]
     pub fn len(&self) -> usize {
         State::from_word(self.word).len() as usize
     }
 
-    /// The right to write one of its cells.
+    /// Returns the right to write one of its cells.
     #[inline(always)]
     pub fn claim(&self, number: usize) -> Claim {
         Claim {
@@ -65,18 +65,18 @@ impl Run {
 pub struct Taken {
     first: u32,
     len: u32,
-    /// What the word of each cell is, or would be if it were a single one.
+    /// The word of each cell, or the word that it would have as a single cell.
     word: u64,
 }
 
 impl Taken {
-    /// The number of messages.
+    /// Returns the number of messages.
     #[inline(always)]
     pub fn len(&self) -> usize {
         self.len as usize
     }
 
-    /// The leases, in the order of the messages.
+    /// Returns the leases, in the order of the messages.
     #[inline(always)]
     pub fn into_leases(self) -> impl Iterator<Item = Lease> {
         (0..self.len).map(move |number| Lease {
@@ -86,16 +86,17 @@ impl Taken {
     }
 }
 
-/// What became of the publication of a run.
+/// The outcome of the publication of a run.
 #[derive(Debug)]
 #[must_use]
 pub enum RunPublication {
     /// Receivers can take all of it.
     Done,
-    /// Receivers went past while it was being written. Nothing was published yet, and each cell is
-    /// a claim of its own now, as in [`Publication::SteppedOver`](super::Publication::SteppedOver).
+    /// Receivers stepped over the run while it was being written. Nothing is published yet, and
+    /// each cell is now a separate claim, as in
+    /// [`Publication::SteppedOver`](super::Publication::SteppedOver).
     SteppedOver(Few<Claim>),
-    /// The cells are not the sender's any more, which only damage explains.
+    /// The cells no longer belong to the sender. Only damage explains that.
     Lost,
 }
 
@@ -105,7 +106,7 @@ impl<M: Memory> Ring<M> {
     /// Claims up to `count` of the next cells in FIFO order as one run, at most [`TOGETHER`].
     /// `None`: the next cell is not free, or not for this handle in FIFO order.
     ///
-    /// Each cell begins a new occupancy when [`begin_in`](Self::begin_in) says so.
+    /// Each cell begins a new generation in [`begin_in`](Self::begin_in).
     #[inline]
     pub fn claim_run(&self, me: Seat, cursor: &mut Cursor, count: usize) -> Option<Run> {
         let count = count.min(TOGETHER) as u32;
@@ -127,11 +128,11 @@ impl<M: Memory> Ring<M> {
         Some(run)
     }
 
-    /// Claims up to `count` cells of what begins at a position, if that is free.
+    /// Claims up to `count` cells of what begins at a position, if it is free.
     #[inline(always)]
     fn claim_head(&self, me: Seat, cursor: &Cursor, at: Position, count: u32) -> Option<State> {
         let cell = self.cell(at.index()).state();
-        // Looked at: a sender that waits must not take the line from the receiver that frees it.
+        // Loaded first: a sender that waits must not take the line from the receiver that frees it.
         let word = cell.load(SeqCst);
         let free = self.begins(at, word, cursor.trusted())?;
         if free.kind != CellKind::Free
@@ -147,8 +148,8 @@ impl<M: Memory> Ring<M> {
         Some(claimed)
     }
 
-    /// Claims further cells behind a run that was just claimed, and makes them part of it. How many
-    /// it has now.
+    /// Claims further cells behind a run that was just claimed, and makes them part of it. Returns
+    /// the length of the run.
     #[inline(never)]
     fn claim_behind(&self, me: Seat, run: &mut Run, at: Position, len: u32, count: u32) -> u32 {
         let claimed = State::from_word(run.word);
@@ -174,12 +175,12 @@ impl<M: Memory> Ring<M> {
         let joined = claimed.of_len(all);
         let cell = self.cell(first).state();
         if cell.swap_if(run.word, joined.to_word(), SeqCst).is_ok() {
-            // What was claimed behind it is inside it now: only the first word counts.
+            // The cells that were claimed behind it are inside it now: only the first word counts.
             run.word = joined.to_word();
             return all;
         }
         // Receivers stepped over the first part; its publication will find that out. The cells
-        // behind it are given back one by one.
+        // behind it are freed one by one.
         let mut next = first + len;
         while next < first + all {
             next += self.abandon_part(me, next);
@@ -187,13 +188,13 @@ impl<M: Memory> Ring<M> {
         len
     }
 
-    /// Gives back a run of ours that is not the one that we keep. How many cells it had.
+    /// Frees a run of ours that was not joined. Returns its length.
     #[cold]
     fn abandon_part(&self, me: Seat, index: u32) -> u32 {
         let word = self.cell(index).state().load(SeqCst);
         let state = State::from_word(word);
         if state.kind != CellKind::Writing || state.owner != Some(me) {
-            return 1; // Not ours any more: damage.
+            return 1; // No longer ours: damage.
         }
         let run = Run {
             first: index,
@@ -205,7 +206,7 @@ impl<M: Memory> Ring<M> {
         len
     }
 
-    /// Starts the new occupancy of a cell of a run. The caller fills the cell, then calls
+    /// Starts the new generation of a cell of a run. The caller fills the cell, then calls
     /// [`end_in`](Self::end_in).
     #[inline(always)]
     pub fn begin_in(&self, run: &Run, number: usize, kind: Kind) {
@@ -217,7 +218,7 @@ impl<M: Memory> Ring<M> {
         self.cell(index).begin(lap, kind);
     }
 
-    /// Notes what the rest of the run is from this cell on, after the cell was filled.
+    /// Records the rest of the run from this cell on, after the cell was filled.
     #[inline(always)]
     pub fn end_in(&self, run: &Run, number: usize) {
         if number == 0 {
@@ -226,7 +227,7 @@ impl<M: Memory> Ring<M> {
         let state = State::from_word(run.word);
         let rest = state.len() - number as u32;
         let inside = State::inside_of(Inside::Ready, rest, state.lap);
-        // Release: who takes this cell from the rest of the run reads what is in it.
+        // Release: a receiver that takes this cell from the rest of the run reads its contents.
         self.cell(run.first + number as u32)
             .state()
             .store(inside.to_word(), Release);
@@ -236,14 +237,14 @@ impl<M: Memory> Ring<M> {
     #[inline(always)]
     pub fn publish_run(&self, run: Run) -> RunPublication {
         let ready = State::from_word(run.word).released_as(CellKind::Ready);
-        // Release: publishes all cells. SeqCst: before the look at who waits.
+        // Release: publishes all cells. SeqCst: before the check for waiters.
         match self
             .cell(run.first)
             .state()
             .swap_if(run.word, ready.to_word(), SeqCst)
         {
             Ok(()) => RunPublication::Done,
-            // Stepped over, if it is still ours.
+            // Receivers stepped over it, if it is still ours.
             Err(_) => match self.part_run(&run) {
                 Some(claims) => RunPublication::SteppedOver(claims),
                 None => RunPublication::Lost,
@@ -251,14 +252,14 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Gives a run back unused. The caller notifies the waiters for room.
+    /// Frees a run that was not used. The caller notifies the waiters for room.
     #[cold]
     pub fn abandon_run(&self, run: Run) {
         let claims = self.part_run(&run).into_iter().flatten();
         claims.for_each(|claim| self.abandon(claim));
     }
 
-    /// Makes single claims of a run. `None`: it is not ours any more.
+    /// Makes single claims of a run. `None`: it is no longer ours.
     #[cold]
     fn part_run(&self, run: &Run) -> Option<Few<Claim>> {
         let ours = State::from_word(run.word);
@@ -295,7 +296,7 @@ impl<M: Memory> Ring<M> {
             }
             match head.swap_if(word, single, SeqCst) {
                 Ok(()) => return Some(single),
-                // Moved on: the other cells are to stand for the same lap.
+                // Moved on: the other cells must stand for the same lap.
                 Err(changed) => word = changed,
             }
         }
@@ -360,7 +361,7 @@ impl<M: Memory> Ring<M> {
             }
             for number in 1..len {
                 let rest = State::inside_of(Inside::Free, len - number, state.lap);
-                // Release: whoever claims the cell writes what we read.
+                // Release: a sender that claims the cell overwrites what this process has read.
                 let cell = self.cell(first.index() + number).state();
                 cell.store(rest.to_word(), Release);
             }
@@ -372,13 +373,13 @@ impl<M: Memory> Ring<M> {
                     }
                     return Settled::Freed;
                 }
-                // Moved on by a sender: the free cells are to stand for the same lap.
+                // Moved on by a sender: the free cells must stand for the same lap.
                 Err(changed) => word = changed,
             }
         }
     }
 
-    /// Makes a lease of its own of one that was taken with others, and of the others. For the
+    /// Makes single leases of this one and of those that were taken together with it. Only for the
     /// thread that has all of them.
     #[inline(always)]
     pub fn make_single(&self, lease: &Lease) {
@@ -390,13 +391,13 @@ impl<M: Memory> Ring<M> {
     #[cold]
     fn part_lease(&self, lease: &Lease) {
         let (offset, len) = (lease.place.offset(), lease.place.run_len());
-        // Done before, or not ours any more: its own word tells.
+        // Done before, or no longer ours: its own word tells.
         let _ = self.part(lease.index() - offset, |state| {
             lease.is_held_in(state) && state.len() == len
         });
     }
 
-    /// Whether a message that was taken with others is still held with them.
+    /// Returns whether a message that was taken with others is still held with them.
     #[cold]
     pub(in crate::shm) fn is_held_in_run(&self, lease: &Lease) -> bool {
         let (offset, len) = lease.in_run();
@@ -405,17 +406,17 @@ impl<M: Memory> Ring<M> {
         len > 1 && state.len() == len && lease.is_held_in(state)
     }
 
-    /// How many cells ahead those of a batch are fetched.
+    /// Returns the number of cells by which those of a batch are fetched ahead.
     #[inline(always)]
     fn together(&self) -> u32 {
         (TOGETHER as u32).min(self.cells() - 1)
     }
 
-    // --- for everybody ---------------------------------------------------------------------------
+    // --- for both sides --------------------------------------------------------------------------
 
-    /// What begins at a position whose cell has this word. `None`: a cell before it governs it.
-    /// `trusted`: where a handle found out by itself that something begins. Elsewhere only a hint
-    /// says so, which may be damaged.
+    /// Returns what begins at a position whose cell has this word. `None`: a cell before it governs
+    /// it. `trusted` is a position where a handle found out by itself that something begins.
+    /// Elsewhere only a hint says so, and it may be damaged.
     #[inline(always)]
     pub(super) fn begins(&self, at: Position, word: u64, trusted: Position) -> Option<State> {
         let state = State::from_word(word);
@@ -425,8 +426,8 @@ impl<M: Memory> Ring<M> {
         (at == trusted || !self.is_governed(at.index(), word)).then(|| state.alone())
     }
 
-    /// Whether a cell inside a run, with this word, is governed by a cell before it, and does not
-    /// begin the rest of a run.
+    /// Returns whether a cell inside a run, with this word, is governed by a cell before it. If so,
+    /// it does not begin the rest of a run.
     #[cold]
     pub(super) fn is_governed(&self, index: u32, word: u64) -> bool {
         loop {
@@ -453,8 +454,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// The state of a cell, from its own word or the one that governs it. May change meanwhile,
-    /// also between the loads.
+    /// Returns the state of a cell, from its own word or the one that governs it. It may change
+    /// meanwhile, even between the loads.
     pub fn seen(&self, index: u32) -> State {
         let word = self.cell(index).state().load(SeqCst);
         seen_in(index, word, |index| self.cell(index).state().load(SeqCst))
@@ -502,7 +503,7 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// What begins at a cell. `None`: a cell before it governs it.
+    /// Returns what begins at a cell. `None`: a cell before it governs it.
     #[cold]
     pub(in crate::shm) fn begins_at(&self, index: u32) -> Option<State> {
         let word = self.cell(index).state().load(SeqCst);
@@ -510,7 +511,7 @@ impl<M: Memory> Ring<M> {
         if state.kind == CellKind::Inside {
             return (!self.is_governed(index, word)).then(|| state.alone());
         }
-        // It may be a cell that is just being made a single one.
+        // The cell may be becoming a single one just now.
         let governs = |back: u32| {
             let before = State::from_word(self.cell(index - back).state().load(SeqCst));
             before.kind != CellKind::Inside && before.len() > back
@@ -519,8 +520,8 @@ impl<M: Memory> Ring<M> {
         (!governed).then_some(state)
     }
 
-    /// Makes single cells of a run whose owner is dead. By swaps, because several processes may do
-    /// so. `false`: its first word changed meanwhile.
+    /// Makes single cells of a run whose owner is dead. Uses swaps, because several processes may
+    /// do this at the same time. `false`: the first word changed meanwhile.
     pub(in crate::shm) fn part_for_the_dead(&self, first: u32, word: u64) -> bool {
         let head = State::from_word(word);
         let single = head.of_len(1);
@@ -532,7 +533,7 @@ impl<M: Memory> Ring<M> {
                 let state = State::from_word(seen);
                 let is_its = state.kind == CellKind::Inside
                     || (state.kind == single.kind && state.owner == single.owner);
-                // What stands for a later lap came after all of this: the run is gone.
+                // A cell that stands for a later lap came after all of this: the run is gone.
                 if !is_its || state == single || state.lap.since(single.lap) > 0 {
                     break;
                 }
@@ -546,7 +547,7 @@ impl<M: Memory> Ring<M> {
     }
 }
 
-/// What a cell with this word is, by the words before it.
+/// Returns the state of a cell with this word, according to the words before it.
 pub(in crate::shm) fn seen_in(index: u32, word: u64, load: impl Fn(u32) -> u64) -> State {
     let state = State::from_word(word);
     if state.kind != CellKind::Inside {

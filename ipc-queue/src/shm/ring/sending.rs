@@ -1,7 +1,7 @@
-//! Claiming cells and publishing what was written there.
+//! Claiming cells, and publishing what was written there.
 //!
-//! The sender may die between any two lines: its cell says `WRITING` and who, and whoever recovers
-//! it frees the cell. Until then receivers step over it.
+//! The sender may die between any two lines. Its cell says `WRITING` and names it. The process that
+//! recovers the cell frees it. Until then receivers step over it.
 
 use std::mem;
 use std::sync::atomic::Ordering::SeqCst;
@@ -15,7 +15,7 @@ use crate::shm::memory::{Memory, RingWord, Word};
 use crate::shm::word::{CellKind, Lap, Position, Seat, State};
 
 impl<M: Memory> Ring<M> {
-    /// Claims a cell to write a message into, or `None` when all are in use.
+    /// Claims a cell for a message. `None`: all cells are in use.
     #[inline(always)]
     pub fn claim(&self, me: Seat, kind: Kind, cursor: &mut Cursor) -> Option<Claim> {
         if let Some(claim) = self.claim_at_once(me, kind, cursor) {
@@ -27,7 +27,7 @@ impl<M: Memory> Ring<M> {
         Some(claim)
     }
 
-    /// The cell whose turn it is, if it is free by itself.
+    /// Claims the next cell in FIFO order, if it is free by itself.
     #[inline(always)]
     fn claim_at_once(&self, me: Seat, kind: Kind, cursor: &mut Cursor) -> Option<Claim> {
         let at = self.start(RingWord::Tail, cursor);
@@ -38,7 +38,7 @@ impl<M: Memory> Ring<M> {
             return None;
         }
         if run < M::STREAM {
-            // The payload's line comes while the swap below waits for the header's.
+            // The payload's line arrives while the swap below waits for the header's.
             self.memory.fetch_to_fill(at.index());
         }
         let claim = Self::claim_word(cell, me, at.index(), free.to_word(), free, cursor)?;
@@ -81,13 +81,13 @@ impl<M: Memory> Ring<M> {
         let cells = self.cells();
         let refind = || self.refind(RingWord::Tail);
         let mut walk = Walk::new(self.start(RingWord::Tail, cursor), cursor.trusted());
-        // The first cell that we can't wait for. Such cells are moved on only once there is something
-        // to claim behind them: a sender that finds no room must not disturb those who make it.
+        // The first occupied cell. Occupied cells are moved on only after a free cell was found
+        // behind them: a sender that finds no room must not disturb the processes that make room.
         let mut busy: Option<Position> = None;
         let mut moving = false;
         loop {
             let is_round = busy.is_some() && walk.steps >= cells;
-            // Every cell is ahead of us if we started from a hint that was held up.
+            // Every cell is ahead of this handle if it started from a stale hint.
             if is_round || walk.steps > cells && (moving || !walk.mend(refind)) {
                 break;
             }
@@ -107,14 +107,14 @@ impl<M: Memory> Ring<M> {
                         walk.go_back_to(first);
                         continue;
                     }
-                    // Of a run, what follows begins the rest.
+                    // If this is a run, the next cell begins the rest.
                     let free = state.of_len(1);
                     if let Some(claim) = Self::claim_word(cell, me, at.index(), word, free, cursor)
                     {
                         self.advance(RingWord::Tail, cursor, at.next(cells));
                         return Look::Found(claim);
                     }
-                    continue; // Another sender has it: look at what it is now.
+                    continue; // Another sender claimed it: load its new word.
                 }
                 ForSender::Pass => {}
                 ForSender::Occupied if moving => {
@@ -138,7 +138,7 @@ impl<M: Memory> Ring<M> {
         Look::Nothing
     }
 
-    /// Claims a cell that is free out of turn, if none is free in turn.
+    /// Claims a cell that is free out of order, if none is free in FIFO order.
     #[cold]
     fn claim_anywhere(&self, me: Seat, cursor: &mut Cursor, turns: Turns) -> Scan<Claim> {
         loop {
@@ -155,7 +155,7 @@ impl<M: Memory> Ring<M> {
                 let ahead = state.lap.since(at.lap());
                 match state.kind {
                     CellKind::Free if reached && ahead == 0 => in_turn = true,
-                    // What is inside a run is never out of turn.
+                    // A cell inside a run is never out of order.
                     CellKind::Free if !is_inside => free = free.or(Some((at.index(), word))),
                     _ => {}
                 }
@@ -173,7 +173,7 @@ impl<M: Memory> Ring<M> {
             };
             let state = State::from_word(word);
             if state.len() > 1 {
-                // Nobody comes by in turn who would find the rest.
+                // No sender comes here in FIFO order and finds the rest.
                 self.part_all(index, state.len());
                 continue;
             }
@@ -187,8 +187,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Claims a free cell, whose word means `free`; for a later lap than it stands for, if this
-    /// handle claimed further on before.
+    /// Claims a free cell, whose word means `free`. If this handle has claimed a later position
+    /// before, it claims the cell for a later lap than the cell stands for.
     #[inline(always)]
     pub(super) fn claim_word(
         cell: Cell<'_, M::Word>,
@@ -220,7 +220,7 @@ impl<M: Memory> Ring<M> {
         let ready = State::from_word(claim.word)
             .released_as(CellKind::Ready)
             .to_word();
-        // Release: publishes the header and the payload. SeqCst: before the look at who waits.
+        // Release: publishes the header and the payload. SeqCst: before the check for waiters.
         match self
             .cell(claim.index())
             .state()
@@ -246,9 +246,9 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Makes a message available in its cell although its turn there is over: its claim was stepped
-    /// over, or that of a message that its sender sent before. It stands behind what that sender
-    /// sent, and claims what it sends next behind it.
+    /// Makes a message available in its cell although receivers are past its position: its claim
+    /// was stepped over, or that of an earlier message of the same sender. It comes after
+    /// everything that this sender sent before, and the sender's next claim comes after it.
     #[cold]
     pub fn publish_late(&self, claim: Claim, cursor: &mut Cursor) -> Publication {
         let index = claim.index();
@@ -263,16 +263,16 @@ impl<M: Memory> Ring<M> {
         published
     }
 
-    /// Puts the message in a claimed cell off until the time that [`note_delay`](Self::note_delay)
-    /// noted. Its position is used up.
+    /// Publishes the message in a claimed cell with a delay, until the time that
+    /// [`note_delay`](Self::note_delay) recorded. Its position is used up.
     #[cold]
     pub fn publish_delayed(&self, claim: Claim) -> Publication {
         let delayed = |state: State| state.written_as(CellKind::Delayed).moved_on();
         self.publish_as(claim, delayed).0
     }
 
-    /// Publishes a message that was in another queue, as it was there: ready, delayed or dead,
-    /// after so many deliveries. What is not ready uses its position up.
+    /// Publishes a message from another queue in the state that it had there: ready, delayed or
+    /// dead, after this number of deliveries. A message that is not ready uses its position up.
     #[cold]
     pub fn publish_restored(&self, claim: Claim, kind: CellKind, deliveries: u8) -> Publication {
         let out_of_turn = claim.place.is_out_of_turn();
@@ -293,7 +293,7 @@ impl<M: Memory> Ring<M> {
         published
     }
 
-    /// Publishes whatever lap the cell stands for; and at which one.
+    /// Publishes at whatever lap the cell stands for. Also returns the lap of the new state.
     fn publish_as(&self, claim: Claim, published: impl Fn(State) -> State) -> (Publication, Lap) {
         let mut claim = claim;
         loop {
@@ -313,7 +313,7 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Gives a claimed cell back unused. Whoever waits for room is to be told.
+    /// Frees a claimed cell that was not used. The caller notifies the waiters for room.
     pub fn abandon(&self, claim: Claim) {
         let cell = self.cell(claim.index()).state();
         let owner = State::from_word(claim.word).owner;
@@ -321,9 +321,9 @@ impl<M: Memory> Ring<M> {
         loop {
             let state = State::from_word(word);
             if state.kind != CellKind::Writing || state.owner != owner {
-                return; // Not ours any more: damage.
+                return; // No longer ours: damage.
             }
-            // Moved on: senders and receivers already count this lap's position as used.
+            // To the next lap, because this lap's position already counts as used.
             match cell.swap_if(word, State::free(state.lap.next()).to_word(), SeqCst) {
                 Ok(()) => break,
                 Err(changed) => word = changed,

@@ -1,7 +1,7 @@
-//! Ending deliveries, and dropping what waits.
+//! Ending deliveries, and dropping waiting messages.
 //!
-//! Exactly one compare-and-swap ends a delivery: its receiver's, or that of whoever found it
-//! expired or its receiver dead.
+//! Exactly one compare-and-swap ends a delivery: that of its receiver, or that of a process that
+//! found the lease expired or the receiver dead.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -12,7 +12,7 @@ use crate::shm::memory::{Memory, Word};
 use crate::shm::word::{CellKind, Seat, State};
 
 impl<M: Memory> Ring<M> {
-    /// Acks: the hot half of [`settle`](Self::settle).
+    /// Acks a message: the fast path of [`settle`](Self::settle).
     #[inline(always)]
     pub fn ack(&self, lease: &Lease) -> Settled {
         let cell = self.cell(lease.index()).state();
@@ -60,13 +60,14 @@ impl<M: Memory> Ring<M> {
                     self.raise_hint(settled, lease.place.is_out_of_turn() || moved_on);
                     return settled;
                 }
-                // Moved on by a sender, a zombie let go, or lost: look at what it is now.
+                // Failed: a sender moved it on, a zombie let go, or the lease was lost. The next
+                // round tells.
                 Err(changed) => word = changed,
             }
         }
     }
 
-    /// Gives a message back that is to be delivered again after `until`, if attempts are left.
+    /// Nacks a message: it is to be delivered again after `until`, if attempts are left.
     pub fn settle_later(&self, lease: &Lease, until: Due) -> Settled {
         self.make_single(lease);
         let cell = self.cell(lease.index());
@@ -76,16 +77,17 @@ impl<M: Memory> Ring<M> {
         self.give_back_until(lease, until)
     }
 
-    /// Gives a message back that is to be delivered again after `until`, and this was not an
-    /// attempt. `at_once`: that time is now.
+    /// Snoozes a message: it is to be delivered again after `until`, and this delivery does not
+    /// count as an attempt. `at_once`: that time is now.
     ///
-    /// While somebody who lost the message may still be reading it, this is a nack: the number of
-    /// such a message's deliveries must stay below the number at which they start over (`word`).
+    /// While a receiver that lost the message may still be reading it, this is a nack. The number
+    /// of such a message's deliveries must stay below the number at which they start over (`word`).
     pub fn snooze(&self, lease: &Lease, until: Due, at_once: bool) -> Settled {
         self.make_single(lease);
         let cell = self.cell(lease.index());
         let holder = self.holder(State::from_word(lease.word));
-        // Noted before the time is: a watcher that finds that must know that it is no nack.
+        // Recorded before the time, because a watcher that finds the time must know that this is
+        // not a nack.
         loop {
             let word = cell.state().load(SeqCst);
             let state = State::from_word(word);
@@ -107,8 +109,8 @@ impl<M: Memory> Ring<M> {
         if !at_once {
             return self.give_back_until(lease, until);
         }
-        // Also at once: the note of the time of an earlier delivery must not come to look like one
-        // about a later delivery, however many there are.
+        // Recorded even if the time is now. Otherwise an earlier delivery's record could come to
+        // look like one about a later delivery, after enough of them.
         let occupancy = cell.occupancy();
         if !self.note_put_off(lease, until) {
             return self.give_up(lease);
@@ -120,7 +122,7 @@ impl<M: Memory> Ring<M> {
                 return Settled::Delayed; // A watcher has done it.
             }
             let ready = state.released_as(CellKind::Ready).to_word();
-            // Failed: a watcher put it off, or a sender moved it on.
+            // Failed: a watcher delayed it, or a sender moved it on.
             if cell.state().swap_if(word, ready, SeqCst).is_ok() {
                 self.stray();
                 return Settled::Ready;
@@ -128,8 +130,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// The note decides: once it is made, a watcher that comes by while we are stopped does the
-    /// rest.
+    /// Delays the message. Once the time is recorded, a watcher does the rest if this process is
+    /// stopped.
     fn give_back_until(&self, lease: &Lease, until: Due) -> Settled {
         let cell = self.cell(lease.index());
         let occupancy = cell.occupancy();
@@ -138,7 +140,7 @@ impl<M: Memory> Ring<M> {
         }
         loop {
             let word = cell.state().load(SeqCst);
-            // Nothing of ours is in the cell once a watcher has done it: by now another thread of
+            // Once a watcher has done it, nothing of ours is in the cell. By now another thread of
             // this process may hold another message there.
             let is_ours = lease.is_held_in(State::from_word(word)) && cell.occupancy() == occupancy;
             if !is_ours || self.put_off(cell, word) {
@@ -147,8 +149,8 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Ends a delivery whose lease is over, unless somebody did so already. Who gives up does not
-    /// read on, so nothing is to remember it by.
+    /// Ends a delivery whose lease is over, unless another process has done so. The caller stops
+    /// reading, so the cell needs no zombie mark.
     fn give_up(&self, lease: &Lease) -> Settled {
         let cell = self.cell(lease.index());
         loop {
@@ -191,7 +193,7 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Takes away one of `me`'s zombie marks on a cell; whether that made room.
+    /// Removes one of `me`'s zombie marks from a cell. Returns whether that made room.
     pub fn let_go(&self, index: u32, me: Seat) -> bool {
         let cell = self.cell(index).state();
         loop {
@@ -208,15 +210,15 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Drops the message in a cell if it still has this word, and waits for somebody to take it or
-    /// for its time.
+    /// Drops the message in a cell, if the cell still has this word and the message waits for a
+    /// receiver or for its time. Returns what the cell is then.
     pub fn drop_waiting(&self, index: u32, word: u64) -> Option<CellKind> {
         let state = State::from_word(word);
         if state.len() > 1 {
             return None;
         }
         let left = match state.kind {
-            // Its position is used up, as if somebody had taken and acked it.
+            // Its position is used up, as if a receiver had taken and acked it.
             CellKind::Ready => state.moved_on().finished(),
             CellKind::Delayed => state.finished(),
             _ => return None,
@@ -229,12 +231,12 @@ impl<M: Memory> Ring<M> {
         Some(left.kind)
     }
 
-    /// Drops whatever waits; how many messages.
+    /// Drops all waiting messages. Returns how many.
     pub fn purge(&self) -> u64 {
         let drop_one = |index: &u32| {
             let word = self.cell(*index).state().load(SeqCst);
             let word = match State::from_word(word).kind {
-                // One at a time, from the first on.
+                // One message at a time, from the first on.
                 CellKind::Ready | CellKind::Inside => self.part_first(*index, word),
                 _ => Some(word),
             };

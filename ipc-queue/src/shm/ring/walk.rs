@@ -23,7 +23,7 @@ impl Walk {
         }
     }
 
-    /// Goes on behind what has this length.
+    /// Advances past something of this length.
     pub fn pass(&mut self, len: u32, cells: u32) {
         self.at = self.at.after(len, cells);
         self.trusted = self.at;
@@ -35,8 +35,8 @@ impl Walk {
         (self.at, self.trusted, self.steps) = (at, at, 0);
     }
 
-    /// Begins again where the cells say, after a hint turned out to be wrong. `false`: that was done
-    /// before, so the cells contradict each other.
+    /// Begins again at the position that the cells show, after a hint turned out to be wrong.
+    /// `false`: this was done before, so the cells contradict each other.
     pub fn mend(&mut self, refind: impl FnOnce() -> Position) -> bool {
         if self.is_mended {
             return false;
@@ -54,7 +54,7 @@ pub enum ForReceiver {
     Take,
     /// A sender is writing: wait for it, or step over it.
     Unwritten,
-    /// No sender has claimed the cell: there is no message in turn.
+    /// No sender has claimed the cell: there is no message in FIFO order.
     NothingYet,
     /// Its position is used up.
     Pass,
@@ -82,8 +82,8 @@ pub enum ForSender {
     Claim,
     /// Another sender used this position.
     Pass,
-    /// A message of an earlier position is still in the cell, and receivers are past it. If there is
-    /// room behind it, the cell is moved on to its next lap.
+    /// A message of an earlier position is still in the cell, and receivers are past it. If there
+    /// is room behind it, the cell is moved on to its next lap.
     Occupied,
     /// Receivers have not come here for a whole lap: the ring is full.
     Full,

@@ -1,7 +1,7 @@
 //! Sending many messages in one call.
 //!
-//! The sender may die between any two lines: what it published by then was sent, the first of the
-//! batch; the rest was not.
+//! The sender may die between any two lines. The messages that it published by then were sent: a
+//! first part of the batch. The others were not.
 
 use ipc_proto::{Kind, Timestamp};
 use ipc_shm::clock;
@@ -21,8 +21,9 @@ impl LevelSender {
         let mut sent = 0;
         while let Some(payload) = payloads.get(sent) {
             match self.send_together(&payloads[sent..], kind) {
-                // What is large goes alone: several claimed chunks would leave the cache before
-                // they are read. So does the first for which there is no room: for it we wait.
+                // A large payload is sent alone: several claimed chunks would leave the cache
+                // before they are read. So is the first one that finds no room, because only `send`
+                // waits.
                 Ok(0) => match self.send(payload, kind, wait) {
                     Ok(_) => sent += 1,
                     Err(error) => return Err(BatchPortError { sent, error }),
@@ -49,7 +50,7 @@ impl LevelSender {
         let Some(run) = claimed else {
             return Ok(0);
         };
-        // Only now: see `claim_now`.
+        // Checked after the claim: see `claim_now`.
         if !shared.is_open() {
             self.give_back_run(run);
             return Ok(0);
@@ -104,7 +105,7 @@ impl LevelSender {
         Ok(payloads.len())
     }
 
-    /// Receivers went past while the run was written: each message moves to the end, in order.
+    /// Moves each message of a run to the end, in order, because receivers stepped over the run.
     #[cold]
     fn publish_all_at_end(
         &self,
@@ -117,7 +118,7 @@ impl LevelSender {
         let mut bytes = 0;
         for (sent, payload) in payloads.iter().enumerate() {
             let Some(claim) = claims.next() else { break };
-            // As it was described before.
+            // With the same stamp as before.
             let stamp = self.stamp(sent_at);
             let published = self.publish_at_end(claim, None, payload.len(), kind, stamp);
             if let Err(failure) = published {
@@ -177,7 +178,7 @@ mod tests {
         for len in [0, 10, 5000] {
             let mut loan = sender.loan_with(len, &options, Wait::No).unwrap();
             loan.bytes_mut().fill(7);
-            // As a receiver that found something behind it.
+            // As a receiver does that found a message behind it.
             let ring = &sender.level.ring;
             let is_written = |index: &u32| {
                 let word = ring.cell(*index).state().load(SeqCst);
@@ -207,7 +208,7 @@ mod tests {
         let sender = handle.at(0);
         let options = SendOptions::new().header("a", "value").unwrap();
         let mut place = sender.lend_with_headers(0, &options, Wait::No).unwrap();
-        // One more than there is room for, and then something that is no header.
+        // One more than there is room for, and then bytes that are not a header.
         for trailer in [u16::MAX.to_le_bytes(), [1, 0]] {
             let index = place.claim().index();
             let mut all = sender
@@ -239,7 +240,7 @@ mod tests {
         assert!(ShmQueue::remove(&namespace, &name).unwrap());
     }
 
-    /// A queue of a few places, in a folder of its own.
+    /// Creates a queue with a few places, in a folder of its own.
     fn queue_of(capacity: u32) -> (tempfile::TempDir, ShmQueue) {
         let folder = tempfile::tempdir_in("/dev/shm").unwrap();
         let namespace = Namespace::in_folder(folder.path().join("root"), "batch").unwrap();
@@ -273,7 +274,7 @@ mod tests {
         far.bytes_mut()[0] = 1;
         far.publish().unwrap();
         early.bytes_mut()[0] = 2;
-        // As a receiver that found something behind it. There is no room at the end.
+        // As a receiver does that found a message behind it. There is no room at the end.
         let cell = sender.level.ring.cell(1).state();
         let word = cell.load(SeqCst);
         let over = State::from_word(word).stepped_over().to_word();
@@ -405,7 +406,7 @@ mod tests {
         drop(cursor);
         let first = run.claim(0).index();
 
-        // As a receiver that found something behind the second.
+        // As a receiver does that found a message behind the second.
         let cell = ring.cell(first).state();
         let word = cell.load(SeqCst);
         let over = State::from_word(word).stepped_over().to_word();

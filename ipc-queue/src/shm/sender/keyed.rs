@@ -15,7 +15,7 @@ use crate::shm::tally::Sent;
 use crate::wait::Wait;
 
 impl LevelSender {
-    /// A place, and the key for what is written there.
+    /// Returns a place, and the key for the message that is written there.
     #[cold]
     pub(super) fn lend_keyed(
         &self,
@@ -31,7 +31,7 @@ impl LevelSender {
         try_lend().or_else(|lack| self.wait_until_lent(len, wait, lack, try_lend))
     }
 
-    /// Looks at the key before it takes anything: those who wait must not wake each other.
+    /// Checks the key before it takes anything, so that waiting senders do not wake each other.
     pub(super) fn try_lend_keyed(
         &self,
         keys: &Keys<SegmentKeys>,
@@ -53,7 +53,7 @@ impl LevelSender {
             Ok(held) => return Ok((place, held)),
             Err(refused) => refused,
         };
-        // This wakes those who saw us try, too.
+        // This also wakes the senders that saw this attempt.
         self.give_back(place.into_claim());
         Err(match refused {
             Refused::Sent(of) => self.duplicate(of),

@@ -1,4 +1,4 @@
-//! Lending places to be written where they will be read.
+//! Lending places: a payload is written where it will be read.
 
 use std::cell::RefCell;
 use std::mem;
@@ -19,16 +19,16 @@ use crate::wait::Wait;
 pub(crate) struct ShmLoan<'a> {
     sender: &'a LevelSender,
     kind: Kind,
-    /// What else was said about it. Boxed: seldom there, and a loan should stay small.
+    /// The other terms of the message. Boxed, because they are rare and a loan should stay small.
     terms: Option<Box<Terms>>,
-    /// Taken when published or dropped.
+    /// `None` once the message is published or dropped.
     payload: Option<Writable<'a>>,
 }
 
 impl LevelSender {
-    /// As [`SendPort::loan`](crate::transport::SendPort::loan).
+    /// Lends a place, as [`SendPort::loan`](crate::transport::SendPort::loan).
     ///
-    /// Inlined into the sending program, so that the loan is made where it stays.
+    /// Inlined into the sending program, so that the loan is constructed in its final place.
     #[inline(always)]
     pub(in crate::shm) fn loan(
         &self,
@@ -67,7 +67,8 @@ impl LevelSender {
         }
     }
 
-    /// As [`SendPort::loan_with`](crate::transport::SendPort::loan_with); the priority is this level's.
+    /// Lends a place, as [`SendPort::loan_with`](crate::transport::SendPort::loan_with). The
+    /// priority is that of this level.
     pub(in crate::shm) fn loan_with(
         &self,
         len: usize,
@@ -122,9 +123,10 @@ impl<'a> ShmLoan<'a> {
             .take()
             .expect("a loan is published once, by value");
         let (sender, shared) = (self.sender, &*self.sender.shared);
-        // A closed queue takes what was lent before its end.
+        // A closed queue takes messages whose place was lent before it was closed.
         if let Err(gone) = shared.usable() {
-            // The claim of a forked copy is its parent's, and one in a truncated file is nobody's.
+            // In a forked copy the claim is the parent's. In a truncated file it belongs to no
+            // process.
             if !matches!(gone, Gone::Forked | Gone::Truncated) {
                 sender.give_back(payload.into_claim());
             }
@@ -139,18 +141,18 @@ impl<'a> ShmLoan<'a> {
             }
             Some(terms) => sender.publish_on(payload, self.kind, *terms)?,
         };
-        // Both were taken: nothing is left to give back.
+        // Both were taken, so there is nothing left to return.
         mem::forget(self);
         sender.sent(1, len);
         Ok(id)
     }
 }
 
-/// A loan through a port, whose payload is written elsewhere and copied.
+/// A loan through a port: the payload is written elsewhere and copied.
 #[derive(Debug)]
 pub(in crate::shm) struct ShmPlace<'a> {
     sender: &'a LevelSender,
-    /// Taken when it is published or abandoned.
+    /// `None` once the message is published or abandoned.
     loan: RefCell<Option<ShmLoan<'a>>>,
 }
 

@@ -14,7 +14,7 @@ use crate::shm::payload::Writable;
 use crate::shm::ring::{Claim, Publication};
 
 impl LevelSender {
-    /// The next message's.
+    /// Returns the stamp of the next message.
     #[inline(always)]
     pub(super) fn stamp(&self, sent_at: Timestamp) -> Stamp {
         let sequence = self.sequence.get();
@@ -27,7 +27,7 @@ impl LevelSender {
         }
     }
 
-    /// Publishes what was lent. Receivers are yet to be notified.
+    /// Publishes a message. The caller notifies receivers.
     #[inline(always)]
     pub(super) fn publish(
         &self,
@@ -54,7 +54,7 @@ impl LevelSender {
         }
     }
 
-    /// Publishes a message about which more was said. Receivers are yet to be notified.
+    /// Publishes a message with these terms. The caller notifies receivers.
     #[cold]
     pub(super) fn publish_on(
         &self,
@@ -100,7 +100,7 @@ impl LevelSender {
         let now = clock::monotonic();
         let after = |time: Duration| Due::not_before(now.saturating_add(time));
         stamp.expires_at = terms.expires_in.map(after);
-        // Before the message can be seen: whoever finds it must know that the clock matters.
+        // Before the message is visible: a process that finds it must know that the clock matters.
         shared.set_timed();
         let next = if terms.delay.is_zero() {
             self.describe_all(&payload, stamp, terms.has_headers);
@@ -140,8 +140,9 @@ impl LevelSender {
         }
     }
 
-    /// Receivers went past while we wrote. What we send next must not overtake this message, so it
-    /// moves to a place at the end. If there is none, it stays.
+    /// Moves the message to a place at the end, because receivers stepped over its cell while it
+    /// was written. This sender's next message must not overtake it. If there is no place, it
+    /// stays.
     #[cold]
     pub(super) fn publish_at_end(
         &self,
@@ -160,16 +161,16 @@ impl LevelSender {
             self.done(self.publish_late(old))?;
             return Ok(Whence::AtEnd);
         };
-        // Closed meanwhile: whoever looks whether anything is left might look at the new place
-        // before and at the old one after the move.
+        // The queue was closed meanwhile. A process that checks whether any message is left might
+        // check the new place before the move and the old one after it.
         if shared.check_open().is_err() {
             self.give_back(new);
             self.done(self.publish_late(old))?;
             return Ok(Whence::AtEnd);
         }
-        // What was just said of it.
+        // As this sender recorded it before.
         let body = self.level.ring.cell(old.index()).body().before_headers();
-        // In a chunk its headers are handed over with it.
+        // The headers of a payload in a chunk move with the chunk.
         let all = match body {
             Some(body) if chunk.is_none() => {
                 let trailer = self.level.payloads.trailer_bytes(old.index(), body);
@@ -199,12 +200,12 @@ impl LevelSender {
         if let (Some(slot), Some(keys)) = (stamp.key_slot, &shared.contents.keys) {
             keys.move_to(slot, self.name(target.claim()));
         }
-        // Stepped over once more: then it stays where it is, or we might never end.
+        // If it is stepped over once more, it stays where it is. Otherwise this might never end.
         let published = match self.level.ring.publish(target.into_claim()) {
             Publication::SteppedOver(claim) => self.publish_late(claim),
             other => other,
         };
-        // Only now, or a crash in between would lose it.
+        // Not earlier: a crash in between would lose the message.
         self.give_back(old);
         self.done(published)?;
         Ok(Whence::AtEnd)
@@ -222,7 +223,7 @@ impl LevelSender {
         }
     }
 
-    /// For a place that was had before.
+    /// Returns the error for a place that this sender had before.
     #[cold]
     pub(super) fn failure(&self, lack: Lack) -> SendFailure {
         match lack {

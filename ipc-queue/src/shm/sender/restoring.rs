@@ -1,11 +1,9 @@
-//! Putting a message of another queue into this one, as it was there: with its id, its attempts and
-//! its state.
+//! Restoring a message of another queue as it was there: with its id, its attempts and its state.
 //!
-//! Only for who has the queue for itself ([`Frozen`](crate::shm::Frozen)): the queue is closed for
-//! everybody else. The
-//! process may die between any two lines. Until the publishing swap the cell says `WRITING` and
-//! who, so recovery frees it
-//! and the message is only where it came from; after the swap it is whole.
+//! Only for a process that has the queue for itself ([`Frozen`](crate::shm::Frozen)): the queue is
+//! closed for all others. The process may die between any two lines. Until the publishing swap the
+//! cell says `WRITING` and names the process, so recovery frees it, and the message is only where
+//! it came from. After the swap the message is complete.
 
 use std::time::Duration;
 
@@ -21,8 +19,7 @@ use crate::shm::{LETTERS, NotPut};
 use crate::snapshot::record::{StoredMessage, StoredState};
 
 impl LevelSender {
-    /// Puts a message in; its times are counted from now, on a clock that says `passed` less is
-    /// left of them.
+    /// Restores a message. Its remaining times are counted from now, after `passed` is subtracted.
     pub(in crate::shm) fn put(
         &self,
         message: &StoredMessage,
@@ -99,7 +96,7 @@ impl LevelSender {
             StoredState::Dead => CellKind::Dead,
         };
         if kind == CellKind::Dead {
-            // Before it can be seen: whoever finds the queue full is to be told why.
+            // Before the message is visible: a sender that finds the queue full must be told why.
             let flag = shared.flag();
             flag.fetch_or(LETTERS, std::sync::atomic::Ordering::SeqCst);
         }
@@ -113,7 +110,7 @@ impl LevelSender {
         Ok(())
     }
 
-    /// Payloads up to this size, headers included, lie in their cell.
+    /// Returns the size of the largest payload, including headers, that needs no chunk.
     pub(in crate::shm) fn inline_limit(&self, has_headers: bool) -> usize {
         match has_headers {
             true => self.level.payloads.geometry().inline_bytes,
