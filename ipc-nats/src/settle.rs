@@ -96,9 +96,15 @@ impl Shared {
         // this is lost, the next sign of life is as good.
         let _ = self.connection.client.publish(reply, PROGRESS.into()).await;
         let until = self.connection.soon();
-        let content = Content::default();
-        let written = self.streams[stream].write(&key, seq, &record, content, until);
-        let written = written.await;
+        let (stream, content) = (&self.streams[stream], Content::default());
+        let mut written = stream.write(&key, seq, &record, content, until).await;
+        if matches!(written, Err(RequestError::Changed))
+            && let Ok(Some(place)) = stream.read(&key, until).await
+            && place.record == record
+        {
+            // Only an earlier extension, of which no answer came, has written the same.
+            written = Ok(place.seq);
+        }
         let mut table = self.held();
         let seq = written.map_err(|error| {
             if matches!(error, RequestError::Changed) {

@@ -122,11 +122,18 @@ impl OwnerLease {
         })
     }
 
-    /// Returns `true` if no other pool can have the address for some seconds.
+    /// Returns `true` if no other pool can have the address for some seconds. After an outage it may
+    /// take until the former lease is over to find out.
     pub(super) fn is_certain(&self) -> bool {
-        // After a longer time the lease may be over, and another pool may be about to take it.
-        let is_recent = self.held.state().seen_at.elapsed() < LEASE / 2;
-        is_recent && self.held.renew()
+        let deadline = Instant::now() + LEASE + MARGIN;
+        loop {
+            // After a longer time the lease may be over, and another pool may be about to take it.
+            let is_ours = self.held.renew() && self.held.state().seen_at.elapsed() < LEASE / 2;
+            if is_ours || self.held.is_elsewhere() || Instant::now() >= deadline {
+                return is_ours;
+            }
+            thread::sleep(SLICE);
+        }
     }
 
     /// Frees the address after the queues are gone.
@@ -184,6 +191,12 @@ impl Held {
             state.seen_at = before;
         }
         state.message.is_some()
+    }
+
+    /// Returns `true` if another process certainly has the message.
+    fn is_elsewhere(&self) -> bool {
+        let held = self.queue.transport().leases().unwrap_or_default();
+        held.iter().any(|lease| lease.pid != std::process::id())
     }
 
     /// `None`: the transport did not answer.
