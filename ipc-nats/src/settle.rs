@@ -76,11 +76,8 @@ impl Shared {
         if self.connection.is_forked() {
             return Err(Unavailable::Forked.into());
         }
-        let extended = block_on(self.extend_held(ticket, by));
-        if matches!(extended, Err(SettleFailure::LeaseLost)) {
-            self.counts.add(|counts| counts.leases_lost += 1);
-        }
-        extended
+        // A lost lease is counted by the settlement that follows, also if that is the drop.
+        block_on(self.extend_held(ticket, by))
     }
 
     /// Writes the record once more, which fails if another process took the message since. A process
