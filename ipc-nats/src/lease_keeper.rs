@@ -14,11 +14,9 @@ use crate::content::Content;
 use crate::priority_stream::ack_wait;
 use crate::record::State;
 use crate::repair::given_up_after;
-use crate::settle::End;
+use crate::settle::{End, PROGRESS};
 use crate::shared::{Held, Shared};
 
-/// The sign of life of a holder.
-pub(crate) const PROGRESS: &str = "+WPI";
 /// The longest pause, so that the task ends when the queue is no longer open.
 const SLICE: Duration = Duration::from_secs(1);
 

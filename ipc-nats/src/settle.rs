@@ -12,7 +12,6 @@ use ipc_queue::{DeadReason, SettleFailure, Unavailable};
 use tokio::task::JoinHandle;
 
 use crate::content::Content;
-use crate::lease_keeper::PROGRESS;
 use crate::record::{self, Record, State};
 use crate::request_error::RequestError;
 use crate::runtime::{block_on, start};
@@ -32,6 +31,8 @@ pub(crate) enum End {
 /// The longest delay that the server is asked for; after that the request is repeated.
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 
+/// The sign of life of a holder.
+pub(crate) const PROGRESS: &str = "+WPI";
 const ACK: &str = "+ACK";
 const TERM: &str = "+TERM";
 
