@@ -20,8 +20,8 @@ pub(crate) fn given_up_after() -> Duration {
 
 /// Only tests change it.
 pub(crate) static GIVEN_UP_AFTER_MS: AtomicU64 = AtomicU64::new(30_000);
-/// Before that, a server may not know yet that a process in a cluster is connected.
-const KNOWN_AFTER: Duration = Duration::from_millis(500);
+/// Before that, a live process may be connecting again, after a server of its cluster was lost.
+const KNOWN_AFTER: Duration = Duration::from_secs(5);
 
 /// The result of a search for room.
 #[derive(Debug, Default)]
