@@ -30,7 +30,7 @@ pub struct Repetition {
     pub distance: Distance,
     /// The round trip of a bare cache line, by the probes before and after.
     pub probe_ns: Option<f64>,
-    /// What the scheduler did with all parts during their work.
+    /// The scheduler's counts of all parts during their work.
     pub switches: Switches,
     /// The peak memory of the largest of its processes.
     pub peak_bytes: u64,

@@ -37,7 +37,7 @@ pub struct Row {
     pub last_worker: Option<u32>,
     /// The beginning of its payload.
     pub payload: String,
-    /// What its last receiver said, or the signal that ended that receiver.
+    /// The reason that its last receiver gave, or the signal that ended that receiver.
     pub error: String,
 }
 

@@ -84,7 +84,7 @@ impl Show {
         }
     }
 
-    /// Whether a write has failed; a command that only prints can stop then.
+    /// `true` once a write has failed. A command that only prints can stop then.
     pub fn has_failed(&self) -> bool {
         self.failed.borrow().is_some()
     }

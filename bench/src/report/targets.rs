@@ -89,7 +89,7 @@ const BATCHES: &str = "shm batches of 32";
 const FAIR: &[&str] = &[];
 
 const TARGETS: [Target; 47] = [
-    // What a user gets first.
+    // Default settings, typed and unpinned.
     at_least(0.5, (UNPINNED, "shm as opened"), SINGLE),
     at_least(0.3, (UNPINNED, "shm MessagePack"), SINGLE),
     at_least(0.3, (UNPINNED, "shm JSON"), SINGLE),

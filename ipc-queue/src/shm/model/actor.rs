@@ -29,7 +29,7 @@ pub enum Do {
     PublishAt(u64),
     /// Gives back what was claimed.
     Abandon,
-    /// Takes a message. Whoever looks at the clock next starts its lease, if the scenario has leases.
+    /// Takes a message. If the scenario has leases, the next look at the clock starts its lease.
     Take,
     /// Takes so many messages together, as far as they are ready in FIFO order. Without leases.
     TakeRun(usize),

@@ -1,8 +1,9 @@
 //! What should be true: a book kept beside the shared words, which the ring can't see.
 //!
 //! It checks every change of a cell's word against the table in `word` (what, and by whom), that
-//! nobody may still be reading a cell that becomes free, that no delivery is made or settled twice,
-//! the order of first deliveries, and that a chunk is given away only when its message is over.
+//! no receiver may still be reading a cell that becomes free, that no delivery is made or settled
+//! twice, the order of first deliveries, and that a chunk is given away only when its message is
+//! over.
 
 use std::hash::Hasher;
 

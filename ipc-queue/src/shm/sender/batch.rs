@@ -159,6 +159,14 @@ mod tests {
     use crate::shm::memory::{Memory, RingWord, Word};
     use crate::shm::word::{CellKind, Lap, Position, State};
 
+    /// Steps over a cell that is being written, as a receiver does that found a message behind it.
+    fn step_over(sender: &LevelSender, index: u32) {
+        let cell = sender.level.ring.cell(index).state();
+        let word = cell.load(SeqCst);
+        let over = State::from_word(word).stepped_over().to_word();
+        cell.swap_if(word, over, SeqCst).unwrap();
+    }
+
     #[test]
     fn a_batch_of_which_the_first_was_stepped_over_keeps_its_order() {
         for capacity in [1024, 4, 3] {
@@ -178,17 +186,14 @@ mod tests {
         for len in [0, 10, 5000] {
             let mut loan = sender.loan_with(len, &options, Wait::No).unwrap();
             loan.bytes_mut().fill(7);
-            // As a receiver does that found a message behind it.
+            // The one that is being written.
             let ring = &sender.level.ring;
             let is_written = |index: &u32| {
                 let word = ring.cell(*index).state().load(SeqCst);
                 State::from_word(word).kind == CellKind::Writing
             };
             let index = (0..ring.cells()).find(is_written).unwrap();
-            let cell = ring.cell(index).state();
-            let word = cell.load(SeqCst);
-            let over = State::from_word(word).stepped_over().to_word();
-            cell.swap_if(word, over, SeqCst).unwrap();
+            step_over(sender, index);
             loan.publish().unwrap();
             let delivery = receiver.receive(Wait::No).unwrap();
             assert_eq!(delivery.payload(), vec![7; len]);
@@ -274,11 +279,8 @@ mod tests {
         far.bytes_mut()[0] = 1;
         far.publish().unwrap();
         early.bytes_mut()[0] = 2;
-        // As a receiver does that found a message behind it. There is no room at the end.
-        let cell = sender.level.ring.cell(1).state();
-        let word = cell.load(SeqCst);
-        let over = State::from_word(word).stepped_over().to_word();
-        cell.swap_if(word, over, SeqCst).unwrap();
+        // There is no room at the end.
+        step_over(sender, 1);
         early.publish().unwrap();
         for expected in [1, 2] {
             let delivery = ByteDelivery::from(receiver.receive(Wait::No).unwrap());
@@ -406,11 +408,8 @@ mod tests {
         drop(cursor);
         let first = run.claim(0).index();
 
-        // As a receiver does that found a message behind the second.
-        let cell = ring.cell(first).state();
-        let word = cell.load(SeqCst);
-        let over = State::from_word(word).stepped_over().to_word();
-        cell.swap_if(word, over, SeqCst).unwrap();
+        // A message is behind the second.
+        step_over(sender, first);
         let payloads: [&[u8]; 3] = [&[0], &[1], &[2]];
         let sent = sender.fill_and_publish(run, &payloads, Kind::Data);
         assert_eq!(sent, Ok(3));
