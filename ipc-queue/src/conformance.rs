@@ -195,6 +195,8 @@ macro_rules! conformance_tests {
             an_interrupted_batch_of_acks_reports_each_failure
 
             acks_in_flight_are_confirmed_by_flush
+            acks_in_flight_are_confirmed_by_flush_async
+            a_dropped_async_flush_hides_no_failure
             a_lost_lease_is_reported_by_flush
             an_interrupted_flush_reports_each_failure
             a_dropped_receiver_confirms_its_acks

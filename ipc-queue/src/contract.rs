@@ -67,6 +67,9 @@
 //! - `acks_in_flight_are_confirmed_by_flush`: after a successful flush the messages are gone. No
 //!   more acks are in flight than [`MAX_ACKS_IN_FLIGHT`](crate::MAX_ACKS_IN_FLIGHT), or than one
 //!   batch has.
+//! - `acks_in_flight_are_confirmed_by_flush_async`: likewise, without blocking the thread.
+//! - `a_dropped_async_flush_hides_no_failure`: the acks stay in flight, and a later call reports
+//!   those that failed.
 //! - `a_lost_lease_is_reported_by_flush`: once, by its id, and the other messages are acked.
 //! - `an_interrupted_flush_reports_each_failure`: each message whose ack is not reported as failed
 //!   is gone. Each other one is gone or delivered again.

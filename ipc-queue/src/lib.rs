@@ -6,6 +6,7 @@ mod address;
 mod aging;
 mod asynchronous;
 mod batch;
+mod block_on;
 mod bridge;
 mod bytes;
 mod capability;

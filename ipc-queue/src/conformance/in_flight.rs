@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use ipc_proto::{MessageId, QueueSettings};
@@ -10,9 +11,11 @@ use super::proxy::Fault;
 use super::settling::undisturbed;
 use super::{Subject, Trial, content, number_in, settings};
 use crate::ack_window::MAX_ACKS_IN_FLIGHT;
+use crate::block_on::block_on;
 use crate::bytes::{ByteQueue, ByteReceiver};
 use crate::delivery::ByteDelivery;
 use crate::error::{BatchAckError, SettleError};
+use crate::owned::OwnedByteDelivery;
 use crate::wait::Wait;
 
 /// More than can be in flight.
@@ -72,6 +75,79 @@ pub fn acks_in_flight_are_confirmed_by_flush(subject: &dyn Subject) {
     receiver.flush().expect("we held them");
     let stats = queue.transport().stats().expect("it exists");
     assert_eq!((stats.in_use(), stats.acked), (0, 3 * MANY as u64));
+}
+
+/// The same without blocking the thread.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn acks_in_flight_are_confirmed_by_flush_async(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(MANY as u32));
+    let mut receiver = queue.receiver();
+    block_on(receiver.flush_async()).expect("nothing is in flight");
+    send(&queue, MANY);
+    for count in [1, MANY - 1] {
+        for _ in 0..count {
+            let delivery = block_on(receiver.recv_async()).expect("it was sent");
+            receiver.ack_later(delivery.into()).expect("we hold it");
+        }
+        block_on(receiver.flush_async()).expect("we held them");
+        let left = (MANY - 1) as u64 * u64::from(count == 1);
+        assert_eq!((receiver.acks_in_flight(), in_use(&queue)), (0, left));
+    }
+}
+
+/// For a transport with a server, a proxy stalls the answers. A call after the dropped one reports
+/// each message whose ack was not confirmed.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_dropped_async_flush_hides_no_failure(subject: &dyn Subject) {
+    type Next = fn(&mut ByteReceiver, OwnedByteDelivery) -> Result<(), BatchAckError>;
+    let calls: [Next; 3] = [
+        |receiver, _| receiver.flush(),
+        |receiver, _| block_on(receiver.flush_async()),
+        |receiver, last| receiver.ack_later(last.into()),
+    ];
+    for next in calls {
+        drop_async_flush(subject, next);
+    }
+}
+
+fn drop_async_flush(
+    subject: &dyn Subject,
+    next: impl FnOnce(&mut ByteReceiver, OwnedByteDelivery) -> Result<(), BatchAckError>,
+) {
+    const COUNT: usize = 10;
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(COUNT as u32));
+    let Some(proxied) = subject.proxied(&trial.name) else {
+        return;
+    };
+    send(&queue, COUNT);
+    let cut = ByteQueue::over(Arc::clone(&proxied.queue));
+    let mut receiver = cut.receiver();
+    let held = receive_all(&receiver, COUNT).into_iter();
+    let mut held: Vec<_> = held.map(ByteDelivery::into_owned).collect();
+    let last = held.pop().expect("there are some");
+    proxied.proxy.arm(Fault::StallAnswer, 0);
+    for delivery in held {
+        receiver.ack_later(delivery.into()).expect("it is sent");
+    }
+    let mut flush = Box::pin(receiver.flush_async());
+    let polled = flush.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending(), "confirmed without an answer");
+    drop(flush);
+    assert_eq!(receiver.acks_in_flight(), COUNT - 1);
+
+    let error = next(&mut receiver, last).expect_err("there was no answer");
+    proxied.proxy.heal();
+    let failed: HashSet<_> = error.failures().map(|failure| failure.message).collect();
+    assert_eq!(failed.len(), error.failed, "reported twice");
+    // An ack that was sent now may be in flight.
+    let _ = receiver.flush();
+    assert_eq!(receiver.acks_in_flight(), 0);
 }
 
 /// The failure is reported once, by the call that finds it.
