@@ -227,6 +227,7 @@ macro_rules! conformance_tests {
             a_failed_send_returns_the_message
             an_oversized_payload_is_refused_with_the_limit
             a_loan_holds_a_place_until_it_is_published_or_dropped
+            an_owned_loan_outlives_its_sender
             a_blocked_receiver_continues_when_a_message_arrives
             a_blocked_sender_continues_when_a_place_is_free
             every_blocking_call_keeps_its_deadline

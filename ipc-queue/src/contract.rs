@@ -115,6 +115,7 @@
 //! - `a_failed_send_returns_the_message`
 //! - `an_oversized_payload_is_refused_with_the_limit`: at once, even if the queue is full.
 //! - `a_loan_holds_a_place_until_it_is_published_or_dropped`
+//! - `an_owned_loan_outlives_its_sender`: and the handles of its queue, in any thread.
 //! - `a_blocked_receiver_continues_when_a_message_arrives`: of several, as many as there are
 //!   messages.
 //! - `a_blocked_sender_continues_when_a_place_is_free`: of several, as many as places become free.
@@ -376,13 +377,13 @@ pub trait SendPort: Debug + Send {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<PortLoan<'_>, SendPortError>;
+    ) -> Result<PortLoan, SendPortError>;
 
     /// Like [`loan_with`](Self::loan_with), for a message of kind `kind` without other options.
     ///
     /// # Errors
     /// Those of `loan_with`, except those about options.
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<PortLoan<'_>, SendPortError> {
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<PortLoan, SendPortError> {
         self.loan_with(len, &SendOptions::new().kind(kind), wait)
     }
 

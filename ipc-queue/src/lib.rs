@@ -67,7 +67,7 @@ pub use error::{
     TryRecvError, TrySendError, Unavailable,
 };
 pub use iter::{IntoIter, Iter, TryIter};
-pub use loan::Loan;
+pub use loan::{Loan, OwnedLoan};
 pub use local::LocalQueue;
 pub use metadata::{FencingToken, Metadata};
 pub use options::QueueOptions;

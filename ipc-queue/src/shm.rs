@@ -62,7 +62,7 @@ pub(crate) use frozen::{Frozen, NotFrozen, NotPut, Room, TooLittle};
 pub use inspector::{Inspector, Waiting};
 pub use leases::{LeaseView, PoolView};
 pub(crate) use receiver::{Acks, ShmDelivery};
-pub(crate) use sender::ShmLoan;
+pub(crate) use sender::{OwnedShmLoan, ShmLoan};
 
 use crate::capability::{Capabilities, Feature};
 use crate::control::{ControlCall, ControlError, ControlFailure};

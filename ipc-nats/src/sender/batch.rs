@@ -85,14 +85,15 @@ pub(super) fn send(
         stream,
         options,
         wait,
-        sender: sender.id,
-        first: sender.sequence.get(),
+        sender: sender.ids.sender,
+        first: sender.ids.take_some(count as u64),
         payloads: &payloads[..count],
         sent: vec![false; count],
         used: 0,
     };
     let end = block_on(batch.send());
-    sender.sequence.set(batch.first + batch.used as u64);
+    let (first, used) = (batch.first, batch.used as u64);
+    sender.ids.give_back(first + used, count as u64 - used);
     match (end, refused) {
         (Ok(()), None) => Ok(()),
         (Ok(()), Some(refused)) => Err(refused),

@@ -30,8 +30,9 @@ pub fn fork_and_use(open: impl Fn() -> ByteQueue) {
     let held = receiver.try_recv().unwrap();
     let mut loan = sender.try_loan(LARGEST).unwrap();
     loan.copy_from_slice(&content(3, LARGEST));
+    let owned = sender.try_loan(SMALL).unwrap().into_owned();
 
-    let (held, loan) = in_forked_copy((held, loan), |(held, loan)| {
+    let (held, loan, owned) = in_forked_copy((held, loan, owned), |(held, loan, owned)| {
         let forked = SendFailure::from(Unavailable::Forked);
         let refused = sender.try_send(b"not ours").unwrap_err();
         assert_eq!(refused.failure(), Some(&forked));
@@ -39,6 +40,7 @@ pub fn fork_and_use(open: impl Fn() -> ByteQueue) {
         let refused = sender.try_loan(LARGEST).map(drop).unwrap_err();
         assert_eq!(refused.failure(), Some(&forked));
         assert_eq!(loan.publish().unwrap_err().failure, forked);
+        assert_eq!(owned.publish().unwrap_err().failure, forked);
         assert_eq!(
             receiver.try_recv().unwrap_err().failure(),
             Some(&Unavailable::Forked.into())
@@ -63,10 +65,12 @@ pub fn fork_and_use(open: impl Fn() -> ByteQueue) {
         assert_eq!(stats(&ours).participants, 2);
         ours.sender().try_send(&content(4, LARGEST)).unwrap();
     });
-    let (held, loan) = in_forked_copy((held, loan), drop);
+    let (held, loan, owned) = in_forked_copy((held, loan, owned), drop);
 
     let now = stats(&queue);
-    assert_eq!((now.leased, now.writing, now.dead, now.ready), (1, 1, 1, 1));
+    assert_eq!((now.leased, now.writing, now.dead, now.ready), (1, 2, 1, 1));
+    drop(owned);
+    assert_eq!(stats(&queue).writing, 1);
     assert_eq!(number_in(held.payload()), 2);
     held.ack().unwrap();
     loan.publish().unwrap();

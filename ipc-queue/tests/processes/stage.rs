@@ -324,6 +324,7 @@ pub fn listen() -> String {
 pub fn puppet(queue: &ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let mut loans = VecDeque::new();
+    let mut owned_loans = Vec::new();
     let mut held: VecDeque<ByteDelivery<'_>> = VecDeque::new();
     let blocking = || say(&format!("blocking {}", gettid()));
     say("ready");
@@ -341,6 +342,11 @@ pub fn puppet(queue: &ByteQueue) {
             }
             "loan" => {
                 loans.push_back(sender.loan(size(1)).unwrap());
+                say("lent");
+                continue;
+            }
+            "owned-loan" => {
+                owned_loans.push(queue.sender().loan(size(1)).unwrap().into_owned());
                 say("lent");
                 continue;
             }
