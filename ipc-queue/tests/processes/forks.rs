@@ -11,7 +11,7 @@ use crate::stage::{HOUR, LARGEST, SMALL, Stage, expect_message, listen, say, set
 
 #[test]
 fn a_forked_copy_is_refused_and_disturbs_nothing() {
-    let stage = Stage::new(&settings(4));
+    let stage = Stage::new(&settings(5));
     // In a separate process, so that no other test's thread is forked in the middle of something.
     let process = stage.start("fork");
     assert!(process.end().success());
