@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::{Context, Waker};
-use std::time::Duration;
 
-use ipc_proto::{MessageId, QueueSettings};
+use ipc_proto::MessageId;
 
+use super::batch::{cut_acks_off, with_a_lost_lease};
 use super::proxy::Fault;
 use super::settling::undisturbed;
-use super::{Subject, Trial, content, number_in, settings};
+use super::{Subject, Trial, content, settings};
 use crate::ack_window::MAX_ACKS_IN_FLIGHT;
 use crate::block_on::block_on;
 use crate::bytes::{ByteQueue, ByteReceiver};
@@ -159,34 +159,13 @@ pub fn a_lost_lease_is_reported_by_flush(subject: &dyn Subject) {
 }
 
 fn flush_with_a_lost_lease(subject: &dyn Subject) -> Result<(), SettleError> {
-    const LEASE: Duration = Duration::from_millis(100);
-    const HOUR: Duration = Duration::from_secs(3600);
-    let trial = Trial::new(subject);
-    let queue = trial.create(&QueueSettings {
-        lease: Some(LEASE),
-        ..settings(5)
-    });
-    send(&queue, 5);
-    let (receiver, other) = (queue.receiver(), trial.open());
-    let batch = receiver.recv_batch(5, Wait::No).expect("five are there");
-    for delivery in batch.iter().filter(|one| number_in(one.payload()) != 2) {
-        delivery.extend(HOUR)?;
-    }
-    let other = other.receiver();
-    let again = other.recv().expect("it comes again");
-    again.extend(HOUR)?;
-    assert_eq!(number_in(again.payload()), 2);
-
-    let failures = ack_later(&receiver, batch);
-    assert_eq!(failures.len(), 1, "{failures:?}");
-    assert!(failures[0].is_lease_lost(), "{}", failures[0]);
-    assert_eq!(failures[0].message, again.id());
-    receiver.flush().expect("it was reported");
-    assert_eq!(in_use(&queue), 1);
-    other.ack_later(again).expect("an hour is not over");
-    other.flush().expect("an hour is not over");
-    assert_eq!(in_use(&queue), 0);
-    Ok(())
+    with_a_lost_lease(subject, |_, receiver, batch, lost| {
+        let failures = ack_later(receiver, batch);
+        assert_eq!(failures.len(), 1, "{failures:?}");
+        assert!(failures[0].is_lease_lost(), "{}", failures[0]);
+        assert_eq!(failures[0].message, lost);
+        receiver.flush().expect("it was reported");
+    })
 }
 
 /// Acks all of them, then flushes. Returns the failures that were reported.
@@ -232,46 +211,21 @@ pub fn an_interrupted_flush_reports_each_failure(subject: &dyn Subject) {
 
 /// Returns `false` if there are fewer requests, or if the subject has no server.
 fn flush_interrupted(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
-    const COUNT: usize = 10;
-    // Over a transport that does not notice deaths, an unacked message is redelivered after this
-    // time.
-    const LEASE: Duration = Duration::from_secs(1);
-    let trial = Trial::new(subject);
-    let queue = trial.create(&QueueSettings {
-        lease: Some(LEASE),
-        ..settings(COUNT as u32)
-    });
-    let Some(proxied) = subject.proxied(&trial.name) else {
-        return false;
-    };
-    send(&queue, COUNT);
-    let cut = ByteQueue::over(Arc::clone(&proxied.queue));
-    let receiver = cut.receiver();
-    let held = receive_all(&receiver, COUNT);
-    let all: HashSet<MessageId> = held.iter().map(ByteDelivery::id).collect();
-    proxied.proxy.arm(fault, requests);
-    let failures = ack_later(&receiver, held);
-    let has_happened = proxied.proxy.heal();
-
-    let failed: HashSet<_> = failures.iter().map(|failure| failure.message).collect();
-    let place = format!("{fault:?} at request {requests}");
-    assert_eq!(failed.len(), failures.len(), "{place}: reported twice");
-    assert!(failed.is_subset(&all), "{place}");
-    if requests == 0 && matches!(fault, Fault::StallRequest | Fault::StallAnswer) {
-        assert!(!failed.is_empty(), "{place}: confirmed without an answer");
-    }
-    assert_eq!(receiver.acks_in_flight(), 0, "{place}");
-    let other = queue.receiver();
-    while in_use(&queue) != 0 {
-        let Ok(again) = other.recv_timeout(LEASE) else {
-            continue;
-        };
-        let id = again.id();
-        assert!(failed.contains(&id), "{place}: {id} was acked");
-        // The lease may have ended; then the message is redelivered once more.
-        let _ = again.ack();
-    }
-    has_happened
+    const COUNT: u64 = 10;
+    cut_acks_off(subject, COUNT, |receiver, proxy| {
+        let held = receive_all(receiver, COUNT as usize);
+        let all: HashSet<MessageId> = held.iter().map(ByteDelivery::id).collect();
+        proxy.arm(fault, requests);
+        let failures = ack_later(receiver, held);
+        let failed: Vec<_> = failures.iter().map(|failure| failure.message).collect();
+        let place = format!("{fault:?} at request {requests}");
+        assert!(failed.iter().all(|id| all.contains(id)), "{place}");
+        if requests == 0 && matches!(fault, Fault::StallRequest | Fault::StallAnswer) {
+            assert!(!failed.is_empty(), "{place}: confirmed without an answer");
+        }
+        assert_eq!(receiver.acks_in_flight(), 0, "{place}");
+        failed
+    })
 }
 
 /// For a transport with a server, a proxy delays the acks.
