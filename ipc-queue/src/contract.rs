@@ -462,6 +462,7 @@ pub trait ReceivePort: Debug + Send {
 
 /// A lease: a message, and the process that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LeaseInfo {
     /// The holder's name: the program of its process, or its thread.
     pub holder: String,
@@ -471,4 +472,17 @@ pub struct LeaseInfo {
     pub message: MessageId,
     /// The number of its deliveries, including this one.
     pub attempt: u8,
+}
+
+impl LeaseInfo {
+    /// Describes a lease, for transports.
+    #[must_use]
+    pub const fn new(holder: String, pid: u32, message: MessageId, attempt: u8) -> Self {
+        Self {
+            holder,
+            pid,
+            message,
+            attempt,
+        }
+    }
 }

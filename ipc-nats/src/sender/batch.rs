@@ -70,16 +70,12 @@ pub(super) fn send(
 ) -> Result<(), BatchPortError> {
     let refused = payloads.iter().enumerate().find_map(|(index, payload)| {
         let failure = sender.check(payload.len()).err()?;
-        let error = failure.into();
-        Some(BatchPortError { sent: index, error })
+        Some(BatchPortError::new(index, failure.into()))
     });
     let count = refused.as_ref().map_or(payloads.len(), |error| error.sent);
     let options = SendOptions::new().kind(kind);
     let stream = sender.shared.lane_for(&options);
-    let stream = stream.map_err(|failure| BatchPortError {
-        sent: 0,
-        error: failure.into(),
-    })?;
+    let stream = stream.map_err(|failure| BatchPortError::new(0, failure.into()))?;
     let mut batch = Batch {
         shared: &sender.shared,
         stream,
@@ -99,7 +95,7 @@ pub(super) fn send(
         (Ok(()), Some(refused)) => Err(refused),
         (Err(error), _) => {
             let sent = batch.sent.iter().take_while(|sent| **sent).count();
-            Err(BatchPortError { sent, error })
+            Err(BatchPortError::new(sent, error))
         }
     }
 }

@@ -14,9 +14,8 @@ use ipc_queue::transport::{
 };
 use ipc_queue::{
     Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId, DeadReason,
-    Feature, Headers, MessageId, Metadata, NoRoom, QueueError, QueueSettings, QueueStats,
-    RecvFailure, SendFailure, SendOptions, SenderId, SettleFailure, Support, Unavailable,
-    Unsupported,
+    Feature, MessageId, Metadata, NoRoom, QueueError, QueueSettings, QueueStats, RecvFailure,
+    SendFailure, SendOptions, SenderId, SettleFailure, Support, Unavailable, Unsupported,
 };
 
 use crate::entry::{Entry, State, after, now};
@@ -192,22 +191,14 @@ fn letter(folder: &Folder, entry: &Entry) -> io::Result<Option<DeadLetter>> {
     let State::Dead(reason) = entry.state else {
         return Ok(None);
     };
-    Ok(Some(DeadLetter {
-        id: letter_id(entry),
-        message: entry.id,
-        kind: entry.kind,
-        sent_at: entry.sent_at,
-        attempts: entry.attempt,
-        reason,
-        nacks: entry.nacks,
-        expiries: entry.expiries,
-        crashes: entry.crashes,
-        signal: None,
-        last_worker: None,
-        error: String::new(),
-        headers: Headers::new(),
-        payload: fs::read(folder.file(entry))?,
-    }))
+    let message = (entry.kind, entry.id, entry.sent_at);
+    let payload = fs::read(folder.file(entry))?;
+    let mut letter = DeadLetter::new(letter_id(entry), message, reason, payload);
+    letter.attempts = entry.attempt;
+    letter.nacks = entry.nacks;
+    letter.expiries = entry.expiries;
+    letter.crashes = entry.crashes;
+    Ok(Some(letter))
 }
 
 // --- waiting -------------------------------------------------------------------------------------
@@ -460,13 +451,14 @@ impl DirectoryReceiver {
             counts.bytes_received += payload.len() as u64;
             counts.redelivered += u64::from(entry.attempt > 0);
         })?;
-        let metadata = Metadata {
-            kind: entry.kind,
-            id: entry.id,
-            sent_at: entry.sent_at,
-            attempt: entry.attempt + 1,
-            delivery: (entry.deliveries + 1).into(),
-        };
+        let (attempt, delivery) = (entry.attempt + 1, entry.deliveries + 1);
+        let metadata = Metadata::new(
+            entry.kind,
+            entry.id,
+            entry.sent_at,
+            attempt,
+            delivery.into(),
+        );
         let held = DirectoryHeld {
             folder: Arc::clone(&self.folder),
             token,
