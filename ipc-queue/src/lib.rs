@@ -62,9 +62,9 @@ pub use control::{ControlCall, ControlError, ControlFailure, Outcome};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 pub use delivery::ByteDelivery;
 pub use error::{
-    BatchAckError, BatchSendError, DrainError, NoRoom, QueueError, RecvError, RecvFailure,
-    RecvTimeoutError, SendError, SendFailure, SendTimeoutError, SettleError, SettleFailure,
-    TryRecvError, TrySendError, Unavailable,
+    BatchAckError, BatchSendError, BatchSendTimeoutError, DrainError, NoRoom, QueueError,
+    RecvError, RecvFailure, RecvTimeoutError, SendError, SendFailure, SendTimeoutError,
+    SettleError, SettleFailure, TryRecvError, TrySendError, Unavailable,
 };
 pub use iter::{IntoIter, Iter, TryIter};
 pub use loan::{Loan, OwnedLoan};
