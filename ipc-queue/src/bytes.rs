@@ -16,8 +16,9 @@ use crate::controls::controls;
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
 use crate::error::{
-    BatchPortError, BatchSendError, DrainError, RecvError, RecvPortError, RecvTimeoutError,
-    SendError, SendFailure, SendPortError, SendTimeoutError, TryRecvError, TrySendError,
+    BatchPortError, BatchSendError, BatchSendTimeoutError, DrainError, RecvError, RecvPortError,
+    RecvTimeoutError, SendError, SendFailure, SendPortError, SendTimeoutError, TryRecvError,
+    TrySendError,
 };
 use crate::loan::Loan;
 use crate::notifier::Notifier;
@@ -227,18 +228,20 @@ impl ByteSender {
         })
     }
 
-    /// Like [`send_batch`](Self::send_batch), but waits for room as `wait` says. The error has the
-    /// number of payloads that were sent.
-    #[doc(hidden)] // For the Python package, whose waits end at signals.
+    /// Like [`send_batch`](Self::send_batch), but waits for room as `wait` says.
+    ///
+    /// # Errors
+    /// [`BatchSendTimeoutError`] has the number of payloads that were sent before the first that
+    /// could not be.
     pub fn send_batch_within(
         &self,
         payloads: &[&[u8]],
         wait: Wait,
-    ) -> Result<(), (usize, SendTimeoutError)> {
+    ) -> Result<(), BatchSendTimeoutError> {
         let sent = self.port_send_batch(payloads, Kind::Data, wait);
-        sent.map_err(|failed| {
-            let error = failed.error.into_send_timeout(self.queue(), ());
-            (failed.sent, error)
+        sent.map_err(|failed| BatchSendTimeoutError {
+            sent: failed.sent,
+            error: failed.error.into_send_timeout(self.queue(), ()),
         })
     }
 

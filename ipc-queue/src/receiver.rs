@@ -257,6 +257,15 @@ impl<T> Receiver<T> {
         self.bytes.flush()
     }
 
+    /// Waits until all acks of [`ack_later`](Self::ack_later) are confirmed, without blocking the
+    /// thread. See [`ByteReceiver::flush_async`].
+    ///
+    /// # Errors
+    /// Those of [`ByteReceiver::flush`].
+    pub async fn flush_async(&mut self) -> Result<(), BatchAckError> {
+        self.bytes.flush_async().await
+    }
+
     /// Returns the number of acks that are sent and not confirmed.
     #[must_use]
     pub fn acks_in_flight(&self) -> usize {

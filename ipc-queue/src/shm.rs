@@ -63,7 +63,7 @@ pub use inspector::{Inspector, Waiting};
 pub use leases::{LeaseView, PoolView};
 pub(crate) use receiver::{Acks, LevelReceiver, Reading, ShmDelivery};
 pub(crate) use ring::Lease;
-pub(crate) use sender::ShmLoan;
+pub(crate) use sender::{OwnedShmLoan, ShmLoan};
 
 use crate::capability::{Capabilities, Feature};
 use crate::control::{ControlCall, ControlError, ControlFailure};

@@ -27,6 +27,7 @@ pub const CACHE_LINE_BYTES: usize = 64;
     "a view of {bytes} bytes at offset {offset}, aligned to {align}, is outside the mapping of \
      {mapped} bytes, or misaligned"
 )]
+#[non_exhaustive]
 pub struct OutOfBounds {
     /// The offset of the view.
     pub offset: usize,

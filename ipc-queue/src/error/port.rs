@@ -32,12 +32,21 @@ pub enum SendPortError {
 /// For transports: a batch of which a [`SendPort`](crate::transport::SendPort) sent only a part.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{sent} messages were sent, then: {error}")]
+#[non_exhaustive]
 pub struct BatchPortError {
     /// The number of messages that were sent, from the first on.
     pub sent: usize,
     /// The reason why the next was not sent.
     #[source]
     pub error: SendPortError,
+}
+
+impl BatchPortError {
+    /// Creates the error of a batch of which the first `sent` messages were sent.
+    #[must_use]
+    pub const fn new(sent: usize, error: SendPortError) -> Self {
+        Self { sent, error }
+    }
 }
 
 /// For transports: the reason why a [`ReceivePort`](crate::transport::ReceivePort) returned no

@@ -12,7 +12,7 @@ use ipc_proto::{Kind, MessageId, Priority, SenderId, Timestamp};
 use super::Hold;
 use super::receiver::{LevelReceiver, ShmDelivery};
 use super::ring::Lease;
-use super::sender::{LevelSender, ShmLoan, ShmPlace};
+use super::sender::{LevelSender, ShmLoan};
 use super::spin::Spin;
 use super::tally::Side;
 use crate::aging;
@@ -149,9 +149,8 @@ impl SendPort for ShmSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<PortLoan<'_>, SendPortError> {
-        let loan = self.lend_with(len, options, wait)?;
-        Ok(PortLoan::new(len, ShmPlace::new(loan)))
+    ) -> Result<PortLoan, SendPortError> {
+        Ok(self.lend_with(len, options, wait)?.into_port())
     }
 
     fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {

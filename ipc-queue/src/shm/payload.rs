@@ -11,7 +11,7 @@
 //!    another's, only when this process settles or, after the lease was lost, removes its zombie
 //!    mark. Both end the borrow first. An [`OwnedReadable`] owns the lease.
 //! 3. `at` and `len` were checked to be inside the mapping, which lives as long as the `Payloads`
-//!    that all borrow. An [`OwnedReadable`] keeps the mapping itself.
+//!    that all borrow. An [`OwnedReadable`] and an [`OwnedWritable`] keep the mapping itself.
 //! 4. A process that is killed loses its slices with everything else. A forked copy must not use
 //!    what it inherited: calling `fork` is `unsafe` for such reasons. Sending and settling refuse
 //!    to work there.
@@ -60,6 +60,14 @@ pub(crate) struct Writable<'a> {
     at: NonNull<u8>,
     len: usize,
     _payloads: PhantomData<&'a Payloads>,
+}
+
+/// The same as `Writable` without a borrow: it keeps the mapping itself.
+#[derive(Debug)]
+pub(crate) struct OwnedWritable {
+    /// Never leaves this value, except with a borrow of the payloads.
+    bytes: Writable<'static>,
+    mapping: Arc<Mapping>,
 }
 
 /// Bytes that a receiver may read, without a borrow: it keeps the mapping itself.
@@ -308,6 +316,43 @@ impl<'a> Writable<'a> {
     #[inline]
     pub(crate) fn copy_to(&self, target: &mut Writable<'_>) {
         target.bytes_mut().copy_from_slice(self.bytes());
+    }
+}
+
+impl Writable<'_> {
+    /// Keeps the bytes without a borrow of `payloads`, from which they are.
+    pub(super) fn into_owned(self, payloads: &Payloads) -> OwnedWritable {
+        OwnedWritable {
+            bytes: Writable {
+                claim: self.claim,
+                chunk: self.chunk,
+                at: self.at,
+                len: self.len,
+                _payloads: PhantomData,
+            },
+            mapping: Arc::clone(&payloads.mapping),
+        }
+    }
+}
+
+impl OwnedWritable {
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.bytes()
+    }
+
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes.bytes_mut()
+    }
+
+    /// Returns the bytes with a borrow of `payloads`, from which they are.
+    pub(super) fn into_borrowed(self, payloads: &Payloads) -> Writable<'_> {
+        assert!(
+            Arc::ptr_eq(&self.mapping, &payloads.mapping),
+            "bytes of another mapping"
+        );
+        self.bytes
     }
 }
 
