@@ -77,10 +77,13 @@ impl LevelReceiver {
     /// registers. A copy of a delivery that was just written would wait until its parts are in the
     /// cache.
     #[inline(always)]
-    pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
+    pub(crate) fn receive(
+        &self,
+        wait: impl FnOnce() -> Wait,
+    ) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
         match self.lease_at_once() {
             Some(lease) => self.deliver(lease),
-            None => self.receive_later(wait),
+            None => self.receive_later(wait()),
         }
     }
 
@@ -152,7 +155,7 @@ impl LevelReceiver {
             // This also finds messages that are out of order or need a check. It waits only for the
             // first message.
             let wait = if count == 0 { wait } else { Wait::No };
-            match self.receive(wait) {
+            match self.receive(|| wait) {
                 Ok(delivery) => {
                     bytes += delivery.reading().payload().len();
                     into.push(delivery.into());

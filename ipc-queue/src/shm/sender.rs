@@ -151,14 +151,14 @@ impl LevelSender {
         &self,
         payload: &[u8],
         kind: Kind,
-        wait: Wait,
+        wait: impl FnOnce() -> Wait,
     ) -> Result<MessageId, SendPortError> {
         match self.try_lend(payload.len(), kind) {
             Ok(place) => {
                 self.spin.hit();
                 self.send_in(place, payload, kind)
             }
-            Err(lack) => self.send_later(payload, kind, wait, lack),
+            Err(lack) => self.send_later(payload, kind, wait(), lack),
         }
     }
 
