@@ -49,8 +49,9 @@ impl Body {
     /// A mark above all possible chunk numbers. With the mark, a chunk number names no existing
     /// chunk. So headers need only be looked for when the chunk number is invalid.
     const HEADERS: u32 = 1 << 31;
-    /// The maximum number of chunks of a queue.
-    pub const MOST_CHUNKS: u32 = Self::HEADERS - 1;
+    /// The limit on the number of units of a queue.
+    #[cfg(test)]
+    pub const MOST_UNITS: u32 = Self::HEADERS - 1;
 
     /// Returns the same place, marked: headers follow the payload.
     #[must_use]

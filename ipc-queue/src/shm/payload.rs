@@ -227,10 +227,7 @@ impl Payloads {
 
     fn chunk_at(&self, cell: u32, chunk: u32) -> Result<(usize, usize), BadPlace> {
         self.geometry.chunk_at(chunk).ok_or_else(|| BadPlace {
-            reason: format!(
-                "cell {cell} names chunk {chunk} of {}",
-                self.geometry.chunks()
-            ),
+            reason: format!("cell {cell} names unit {chunk} of {}", self.geometry.units),
         })
     }
 }

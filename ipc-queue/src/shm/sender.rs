@@ -7,7 +7,6 @@ mod publishing;
 mod restoring;
 
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use ipc_proto::{Kind, MessageId, QueueSettings, SenderId, Timestamp};
 use ipc_shm::clock;
 
 use super::Hold;
-use super::chunk::Candidate;
+use super::chunk::{Allocation, Candidate};
 use super::due::Due;
 use super::keys::HeldKey;
 use super::level::Level;
@@ -47,8 +46,8 @@ pub(crate) struct LevelSender {
     /// The difference between consecutive sequence numbers. The senders of other levels have those
     /// between.
     step: u64,
-    /// The chunk that was used last.
-    last_chunk: Cell<u32>,
+    /// The unit behind the chunk that was used last.
+    next_chunk: Cell<u32>,
     /// The chunk that is tried first, and the number of consecutive chunks found elsewhere.
     ///
     /// With few messages in flight this chunk is free again each time, and in the cache. With more,
@@ -113,7 +112,7 @@ impl LevelSender {
             id,
             sequence: Cell::new(number as u64),
             step: shared.contents.levels.len() as u64,
-            last_chunk: Cell::new(0),
+            next_chunk: Cell::new(0),
             home_chunk: Cell::new(0),
             away: Cell::new(0),
             number: number as u32,
@@ -226,7 +225,7 @@ impl LevelSender {
             let claim = self.claim(options.kind)?;
             self.writable(claim, None, all)?
         } else {
-            self.try_lend_room(all, options.kind, || self.free_chunk_for_headers(all))?
+            self.try_lend_room(all, options.kind)?
         };
         place.bytes_mut()[len..].copy_from_slice(&trailer);
         Ok(place.cut(len))
@@ -348,33 +347,42 @@ impl LevelSender {
         if len > most {
             return Err(Lack::Over(SendFailure::TooLarge { bytes: len, most }));
         }
-        self.try_lend_room(len, kind, || self.free_chunk(len))
+        self.try_lend_room(len, kind)
     }
 
     #[inline(always)]
-    fn try_lend_room(
-        &self,
-        len: usize,
-        kind: Kind,
-        free_chunk: impl Fn() -> Option<Candidate>,
-    ) -> Result<Writable<'_>, Lack> {
+    fn try_lend_room(&self, len: usize, kind: Kind) -> Result<Writable<'_>, Lack> {
+        let units = self.level.payloads.geometry().units_of(len);
         let no_memory = || match self.shared.check_open() {
             Ok(()) => Lack::Memory,
             Err(failure) => Lack::Over(failure),
         };
-        let mut chunk = free_chunk().ok_or_else(no_memory)?;
+        let found = self.free_chunk(units).ok_or_else(no_memory)?;
         let claim = self.claim(kind)?;
-        while !self.level.ring.allocate(chunk, &claim) {
-            match free_chunk() {
-                Some(other) => chunk = other,
-                None => {
-                    self.give_back(claim);
-                    return Err(Lack::Memory);
-                }
+        match self.allocate(found, &claim) {
+            Some(chunk) => self.writable(claim, Some(chunk), len),
+            None => {
+                self.give_back(claim);
+                Err(Lack::Memory)
             }
         }
-        self.last_chunk.set(chunk.chunk);
-        self.writable(claim, Some(chunk.chunk), len)
+    }
+
+    /// Allocates this chunk, or another one if other senders are faster. `None`: no memory is free.
+    #[inline(always)]
+    fn allocate(&self, found: Candidate, claim: &Claim) -> Option<u32> {
+        let mut found = found;
+        loop {
+            match self.level.ring.allocate(found, claim) {
+                Allocation::Done => break,
+                Allocation::Lost => {}
+                // Others may have found too little memory meanwhile.
+                Allocation::GivenBack => self.shared.tell_room(),
+            }
+            found = self.free_chunk(found.units)?;
+        }
+        self.next_chunk.set(found.chunk + found.units);
+        Some(found.chunk)
     }
 
     fn claim(&self, kind: Kind) -> Result<Claim, Lack> {
@@ -418,47 +426,41 @@ impl LevelSender {
         }
     }
 
-    /// Returns a free chunk that is large enough, from the smallest such class that has one.
-    fn free_chunk(&self, len: usize) -> Option<Candidate> {
-        let classes = &self.level.payloads.geometry().classes;
-        for class in classes.iter().filter(|class| class.chunk_bytes >= len) {
-            for chunks in class.warm_and_cold() {
-                if let Some(found) = self.find_chunk(chunks) {
-                    return Some(found);
-                }
+    /// Returns free units: from the chunk that is tried first, or from those behind the one that was
+    /// used last.
+    #[inline(always)]
+    fn free_chunk(&self, units: u32) -> Option<Candidate> {
+        match self.level.ring.free_chunk(self.home_chunk.get(), units) {
+            Some(found) => {
+                self.away.set(0);
+                Some(found)
             }
+            None => self.find_chunk(units),
         }
-        None
     }
 
-    /// Returns a free chunk of these: the one tried first, or one behind the one used last.
-    fn find_chunk(&self, chunks: Range<u32>) -> Option<Candidate> {
-        let (ring, home) = (&self.level.ring, self.home_chunk.get());
-        if chunks.contains(&home)
-            && let Some(found) = ring.free_chunk(home)
+    #[inline(never)]
+    fn find_chunk(&self, units: u32) -> Option<Candidate> {
+        let ring = &self.level.ring;
+        let (home, next) = (self.home_chunk.get(), self.next_chunk.get());
+        // It may have another length, which the allocation changes.
+        if ring.begins_chunk(home)
+            && let Some(found) = ring.find_chunk(home..home + 1, units)
         {
             self.away.set(0);
             return Some(found);
         }
-        let found = ring.find_chunk(chunks, self.last_chunk.get() + 1)?;
+        let geometry = self.level.payloads.geometry();
+        let warm = geometry.units_of(WARM_BYTES);
+        let end = if next < warm { warm } else { geometry.units };
+        let found = (ring.find_chunk(next..end, units))
+            .or_else(|| ring.find_chunk(0..geometry.units, units))?;
         let away = self.away.get() + 1;
         self.away.set(away % MOST_AWAY);
         if away == MOST_AWAY {
             self.home_chunk.set(found.chunk);
         }
         Some(found)
-    }
-
-    /// Returns a chunk as [`free_chunk`](Self::free_chunk), or one that only payloads with headers
-    /// use.
-    fn free_chunk_for_headers(&self, len: usize) -> Option<Candidate> {
-        let chunks = &self.level.payloads.geometry().for_headers.chunks;
-        let last = || {
-            self.level
-                .ring
-                .find_chunk(chunks.clone(), self.last_chunk.get())
-        };
-        self.free_chunk(len).or_else(last)
     }
 
     #[cold]
@@ -472,6 +474,9 @@ impl LevelSender {
 /// The number of messages after which another chunk is tried first: the present one may be held for
 /// long.
 const MOST_AWAY: u32 = 256;
+/// The memory that is used first: it stays in a core's cache and its TLB. With less, a sender would
+/// often take units that are still in its receiver's own cache, which is slow, too.
+const WARM_BYTES: usize = 4 << 20;
 
 /// Returns the size of the largest payload that the queue takes.
 fn most_bytes(settings: &QueueSettings) -> usize {

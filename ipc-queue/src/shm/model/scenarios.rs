@@ -1078,7 +1078,7 @@ fn a_letter_that_two_may_still_read_is_not_requeued() {
 fn a_chunk_has_one_message() {
     for (cells, chunks) in [(1, 1), (2, 1), (2, 2), (3, 1)] {
         let actors = vec![(0, sends(&[1, 2])), (1, sends(&[3])), (2, acks(3))];
-        let large = Scenario::new(cells, actors).chunks(chunks);
+        let large = Scenario::new(cells, actors).chunks(chunks, 1, &[1; 3]);
         explore(&format!("{chunks} chunks"), 1, large);
     }
 }
@@ -1092,7 +1092,7 @@ fn a_chunk_of_the_dead_is_free() {
             (2, acks(1)),
             (3, vec![Recover(0), Recover(2), Take, Ack]),
         ];
-        let large = Scenario::new(cells, actors).chunks(chunks);
+        let large = Scenario::new(cells, actors).chunks(chunks, 1, &[1; 2]);
         explore(&format!("{chunks} chunks"), 1, large.killing(2, &[0, 2]));
     }
 }
@@ -1105,6 +1105,8 @@ fn a_chunk_moves_with_its_message() {
         (2, acks(2)),
         (3, vec![Recover(0), Claim(3)]),
     ];
-    let begun = Scenario::new(3, actors).chunks(2).prepared([0, 1, 1, 2]);
+    let begun = Scenario::new(3, actors)
+        .chunks(2, 1, &[1; 3])
+        .prepared([0, 1, 1, 2]);
     explore("moving chunk", 1, begun.killing(1, &[0]));
 }

@@ -24,6 +24,7 @@ use loom::sync::atomic::{AtomicU64, fence};
 use loom::thread;
 
 use super::actor::at;
+use crate::shm::chunk::Allocation;
 use crate::shm::due::Time;
 use crate::shm::keys::{KeyMemory, Keys, NOTE_WORDS};
 use crate::shm::memory::{CELL_WORDS, Memory, RingWord, Word};
@@ -133,11 +134,15 @@ impl Memory for Words {
         &self.ring[word as usize]
     }
 
-    fn chunks(&self) -> u32 {
+    fn units(&self) -> u32 {
         self.chunks.len() as u32
     }
 
-    fn chunk_tag(&self, index: u32) -> &View {
+    fn block_units(&self) -> u32 {
+        1
+    }
+
+    fn tag(&self, index: u32) -> &View {
         &self.chunks[index as usize]
     }
 
@@ -308,8 +313,8 @@ impl Thread {
 
     /// Finds memory for a large payload and writes it.
     fn fill_chunk(&self, claim: &Claim) -> Option<u32> {
-        let candidate = self.ring.find_chunk(0..self.ring.memory().chunks(), 0)?;
-        let allocated = self.ring.allocate(candidate, claim);
+        let candidate = self.ring.find_chunk(0..self.ring.memory().units(), 1)?;
+        let allocated = self.ring.allocate(candidate, claim) == Allocation::Done;
         allocated.then(|| {
             self.world.large[candidate.chunk as usize].with_mut(|_| ());
             candidate.chunk
@@ -617,7 +622,7 @@ fn a_chunk_is_not_written_while_it_may_be_read() {
         let senders = [one(&world, 0), one(&world, 1)];
         let receiver = world.thread(2);
         if let Some(lease) = receiver.take() {
-            assert!(receiver.ring.belongs(0, lease.index()));
+            assert!(receiver.ring.belongs(0, lease.index(), 1));
             world.large[0].with(|_| ());
             assert_eq!(receiver.ring.ack(&lease), Settled::Freed);
         }
