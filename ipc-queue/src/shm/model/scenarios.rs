@@ -1119,7 +1119,7 @@ fn chunks_of_several_lengths_are_split_and_swallowed() {
     for (blocks, block_units) in [(1, 4), (2, 2), (4, 1)] {
         let actors = vec![(0, sends(&[1, 3])), (1, sends(&[2])), (2, acks(2))];
         let large = Scenario::new(2, actors).chunks(blocks, block_units, LENGTHS);
-        explore(&format!("{blocks} x {block_units} units"), 1, large);
+        explore(&format!("{blocks} x {block_units} units"), 2, large);
     }
 }
 
@@ -1131,7 +1131,7 @@ fn three_senders_swallow_the_same_chunks() {
         (2, vec![Claim(1), Abandon]),
     ];
     let large = Scenario::new(3, actors).chunks(4, 1, LENGTHS);
-    explore("three senders", 1, large);
+    explore("three senders", 2, large);
 }
 
 #[test]
@@ -1145,7 +1145,7 @@ fn what_a_dead_sender_was_splitting_or_swallowing_is_allocated_again() {
             ];
             let large = Scenario::new(2, actors).chunks(blocks, block_units, LENGTHS);
             let name = format!("{dying} of {blocks} x {block_units} units");
-            explore(&name, 1, large.killing(1, &[0]));
+            explore(&name, 2, large.killing(1, &[0]));
         }
     }
 }
@@ -1162,7 +1162,20 @@ fn a_dead_sender_leaves_no_units_that_a_living_message_hides() {
             ];
             let large = Scenario::new(3, actors).chunks(blocks, block_units, LENGTHS);
             let name = format!("left by {dying} of {blocks} x {block_units} units");
-            explore(&name, 1, large.killing(1, &[0]));
+            explore(&name, 2, large.killing(1, &[0]));
         }
     }
+}
+
+#[test]
+fn a_long_chunk_moves_with_its_message() {
+    let actors = vec![
+        (0, sends(&[2])),
+        (1, sends(&[1])),
+        (2, acks(2)),
+        (3, vec![Recover(0), Claim(3)]),
+    ];
+    let begun = Scenario::new(3, actors).chunks(1, 4, LENGTHS);
+    let begun = begun.prepared([0, 1, 1, 2]).killing(1, &[0]);
+    explore("moving long chunk", 1, begun);
 }
