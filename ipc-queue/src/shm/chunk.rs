@@ -249,19 +249,19 @@ impl<M: Memory> Ring<M> {
         u32::try_from(used.count()).unwrap_or(u32::MAX)
     }
 
-    /// Returns the approximate numbers of neighbouring units that are free now, first to last.
-    pub fn free_units(&self) -> Vec<u32> {
+    /// Returns the free units below `limit`, as ranges that are not adjacent, first to last.
+    /// Approximate while senders allocate.
+    pub fn free_units(&self, limit: u32) -> Vec<Range<u32>> {
         let mut free: Vec<Range<u32>> = Vec::new();
         for (units, is_used) in self.chunks() {
+            let units = units.start..units.end.min(limit);
             match free.last_mut() {
-                _ if is_used => {}
+                _ if is_used || units.is_empty() => {}
                 Some(last) if last.end == units.start => last.end = units.end,
                 _ => free.push(units),
             }
         }
-        free.into_iter()
-            .map(|units| units.end - units.start)
-            .collect()
+        free
     }
 
     /// Returns the chunks, first to last: their units, and whether they are in use. Approximate

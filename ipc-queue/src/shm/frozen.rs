@@ -22,6 +22,7 @@
 //! recognized by their ids. After that, nothing more is added for that id.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -323,7 +324,8 @@ impl Frozen {
                 places: level.ring.count(CellKind::Free),
                 inline: [false, true].map(|headers| sender.inline_limit(headers)),
                 unit_bytes: geometry.unit_bytes,
-                free: level.ring.free_units(),
+                plain_units: geometry.plain_units,
+                free: level.ring.free_units(geometry.units),
             }
         });
         Room {
@@ -441,8 +443,10 @@ struct LevelRoom {
     /// The maximum bytes in a cell: without headers, and with them.
     inline: [usize; 2],
     unit_bytes: usize,
-    /// The numbers of neighbouring units that are free.
-    free: Vec<u32>,
+    /// The number of units that messages without headers may use.
+    plain_units: u32,
+    /// The free units.
+    free: Vec<Range<u32>>,
 }
 
 /// The setting that is too small for a message.
@@ -475,9 +479,13 @@ impl Room {
             return Ok(());
         }
         let units = u32::try_from(all.div_ceil(level.unit_bytes)).unwrap_or(u32::MAX);
-        let fits = |free: &&mut u32| **free >= units;
+        let limit = match trailer {
+            0 => level.plain_units,
+            _ => u32::MAX,
+        };
+        let fits = |free: &&mut Range<u32>| units <= free.end.min(limit).saturating_sub(free.start);
         let free = level.free.iter_mut().find(fits);
-        *free.ok_or(TooLittle::PoolBytes)? -= units;
+        free.ok_or(TooLittle::PoolBytes)?.start += units;
         Ok(())
     }
 }

@@ -89,6 +89,8 @@ pub struct Geometry {
     pub unit_bytes: usize,
     /// The number of units.
     pub units: u32,
+    /// The number of those, the first ones, that payloads without headers may use.
+    pub plain_units: u32,
     /// The size of this part.
     pub total_bytes: usize,
 }
@@ -165,7 +167,7 @@ impl Geometry {
         let cell_bytes = HEADER_BYTES + inline_bytes;
         let cells_at = (RingWord::COUNT * CACHE_LINE_BYTES).next_multiple_of(PAGE_BYTES);
         let tags_at = cells_at.checked_add(cell_bytes.checked_mul(settings.capacity as usize)?)?;
-        let (unit_bytes, units) = pool(settings, inline_bytes)?;
+        let (unit_bytes, plain_units, units) = pool(settings, inline_bytes)?;
         let reasons = settings.capacity.min(MOST_REASONS);
         let reasons_at = tags_at
             .checked_add((units as usize).checked_mul(8)?)?
@@ -185,6 +187,7 @@ impl Geometry {
             pool_at,
             unit_bytes,
             units,
+            plain_units,
             total_bytes: pool_at.checked_add(unit_bytes.checked_mul(units as usize)?)?,
         })
     }
@@ -208,7 +211,7 @@ impl Geometry {
         if payload_bytes <= self.inline_bytes {
             return self.cells;
         }
-        (self.units / self.units_of(payload_bytes)).min(self.cells)
+        (self.plain_units / self.units_of(payload_bytes)).min(self.cells)
     }
 
     /// Returns the offset of the chunk that begins at unit `chunk`, and the number of bytes from
@@ -224,29 +227,35 @@ impl Geometry {
     }
 }
 
-/// Returns the size of a unit of payload memory, and the number of units.
+/// Returns the size of a unit of payload memory, the number of units for payloads without headers,
+/// and the number of all units.
+///
+/// Payloads without headers can use exactly the pool of the settings. What is added lets the
+/// headers of one message follow, even if the pool is no larger than the largest payload.
 ///
 /// Unless the pool is very large, a unit is at most a seventh of the smallest payload that needs
 /// one. So rounding takes at most an eighth of a chunk, where a cache line is not larger already.
-fn pool(settings: &QueueSettings, inline_bytes: usize) -> Option<(usize, u32)> {
+fn pool(settings: &QueueSettings, inline_bytes: usize) -> Option<(usize, u32, u32)> {
     let bytes = usize::try_from(settings.pool_bytes).ok()?;
     let payload = settings.max_message_bytes as usize;
     let largest = payload.max(settings.inline_bytes as usize) + MAX_TRAILER_BYTES;
-    let wanted = if payload > inline_bytes {
-        bytes
+    let capacity = settings.capacity as usize;
+    let (plain, all) = if payload > inline_bytes {
+        // No more than all messages can use.
+        let plain = bytes.min(payload.checked_next_multiple_of(CACHE_LINE_BYTES)? * capacity);
+        (plain, plain.checked_add(MAX_TRAILER_BYTES)?)
     } else {
         // For payloads that fit their cells, but not together with their headers.
-        (bytes / HEADERS_SHARE).max(LEAST_HEADERS_BYTES)
+        let bytes = (bytes / HEADERS_SHARE).max(LEAST_HEADERS_BYTES);
+        (0, bytes.min(largest.saturating_mul(capacity)))
     };
-    // No more than all messages can use, and always enough for one.
-    let most = largest.saturating_mul(settings.capacity as usize);
-    let wanted = wanted.min(most).max(largest);
+    let all = all.max(largest);
     let mut unit_bytes = CACHE_LINE_BYTES;
-    while unit_bytes * 2 * LEAST_UNITS <= inline_bytes || wanted / unit_bytes >= MOST_UNITS {
+    while unit_bytes * 2 * LEAST_UNITS <= inline_bytes || all / unit_bytes >= MOST_UNITS {
         unit_bytes = unit_bytes.checked_mul(2)?;
     }
-    let units = u32::try_from(wanted.div_ceil(unit_bytes)).ok()?;
-    Some((unit_bytes, units))
+    let units = |bytes: usize| u32::try_from(bytes.div_ceil(unit_bytes)).ok();
+    Some((unit_bytes, units(plain)?, units(plain.max(all))?))
 }
 
 /// Checks the limits of a queue in shared memory, in addition to those of every queue.
@@ -419,7 +428,7 @@ mod tests {
         let held = sizes.map(|bytes| geometry.holds(bytes));
         assert_eq!(held, [1024, 1024, 1024, 1024, 512, 128, 32, 13, 8]);
         assert_eq!(
-            (geometry.unit_bytes, geometry.units),
+            (geometry.unit_bytes, geometry.plain_units),
             (64, (8 << 20) / 64),
             "no more and no less than the pool"
         );
@@ -494,11 +503,14 @@ mod tests {
             let with_headers = max_message_bytes.max(inline_bytes) as usize + MAX_TRAILER_BYTES;
             prop_assert!(geometry.units_of(with_headers) <= geometry.units);
             // The pool has the requested size, unless the cells cannot use all of it.
-            let most = capacity as usize * with_headers;
-            let requested = (settings.pool_bytes as usize).min(most);
+            let largest = geometry.units_of(max_message_bytes as usize);
+            let plain = geometry.plain_units;
+            prop_assert!(plain <= geometry.units);
             if max_message_bytes as usize > geometry.inline_bytes {
-                prop_assert!(bytes >= requested);
-                prop_assert!(bytes < requested.max(with_headers) + unit_bytes);
+                prop_assert!(plain >= largest);
+                let requested = geometry.units_of(settings.pool_bytes as usize);
+                prop_assert!(plain == requested || plain < requested && plain >= largest * capacity);
+                prop_assert!(bytes <= (plain as usize + 1) * unit_bytes + MAX_TRAILER_BYTES);
             }
         }
     }

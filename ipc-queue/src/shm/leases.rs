@@ -117,10 +117,12 @@ impl Contents {
         for level in &self.levels {
             let geometry = level.payloads.geometry();
             let bytes = |units: u32| u64::from(units) * geometry.unit_bytes as u64;
-            let free = level.ring.free_units();
-            pool.total_bytes += bytes(geometry.units);
-            pool.used_bytes += bytes(geometry.units - free.iter().sum::<u32>());
-            let largest = bytes(free.into_iter().max().unwrap_or_default());
+            // Those of payloads without headers.
+            let free = level.ring.free_units(geometry.plain_units);
+            let free = free.iter().map(|units| units.end - units.start);
+            pool.total_bytes += bytes(geometry.plain_units);
+            pool.used_bytes += bytes(geometry.plain_units - free.clone().sum::<u32>());
+            let largest = bytes(free.max().unwrap_or_default());
             let largest = largest.max(geometry.inline_bytes as u64);
             let limit = u64::from(self.settings.max_message_bytes);
             pool.largest_fit_bytes = pool.largest_fit_bytes.max(largest.min(limit));

@@ -225,7 +225,7 @@ impl LevelSender {
             let claim = self.claim(options.kind)?;
             self.writable(claim, None, all)?
         } else {
-            self.try_lend_room(all, options.kind)?
+            self.try_lend_room(all, options.kind, self.level.payloads.geometry().units)?
         };
         place.bytes_mut()[len..].copy_from_slice(&trailer);
         Ok(place.cut(len))
@@ -347,19 +347,19 @@ impl LevelSender {
         if len > most {
             return Err(Lack::Over(SendFailure::TooLarge { bytes: len, most }));
         }
-        self.try_lend_room(len, kind)
+        self.try_lend_room(len, kind, self.level.payloads.geometry().plain_units)
     }
 
     #[inline(always)]
-    fn try_lend_room(&self, len: usize, kind: Kind) -> Result<Writable<'_>, Lack> {
+    fn try_lend_room(&self, len: usize, kind: Kind, limit: u32) -> Result<Writable<'_>, Lack> {
         let units = self.level.payloads.geometry().units_of(len);
         let no_memory = || match self.shared.check_open() {
             Ok(()) => Lack::Memory,
             Err(failure) => Lack::Over(failure),
         };
-        let found = self.free_chunk(units).ok_or_else(no_memory)?;
+        let found = self.free_chunk(units, limit).ok_or_else(no_memory)?;
         let claim = self.claim(kind)?;
-        match self.allocate(found, &claim) {
+        match self.allocate(found, limit, &claim) {
             Some(chunk) => self.writable(claim, Some(chunk), len),
             None => {
                 self.give_back(claim);
@@ -370,7 +370,7 @@ impl LevelSender {
 
     /// Allocates this chunk, or another one if other senders are faster. `None`: no memory is free.
     #[inline(always)]
-    fn allocate(&self, found: Candidate, claim: &Claim) -> Option<u32> {
+    fn allocate(&self, found: Candidate, limit: u32, claim: &Claim) -> Option<u32> {
         let mut found = found;
         loop {
             match self.level.ring.allocate(found, claim) {
@@ -379,7 +379,7 @@ impl LevelSender {
                 // Others may have found too little memory meanwhile.
                 Allocation::GivenBack => self.shared.tell_room(),
             }
-            found = self.free_chunk(found.units)?;
+            found = self.free_chunk(found.units, limit)?;
         }
         self.next_chunk.set(found.chunk + found.units);
         Some(found.chunk)
@@ -426,35 +426,36 @@ impl LevelSender {
         }
     }
 
-    /// Returns free units: from the chunk that is tried first, or from those behind the one that was
-    /// used last.
+    /// Returns free units below `limit`: the chunk that is tried first, or some behind the one that
+    /// was used last.
     #[inline(always)]
-    fn free_chunk(&self, units: u32) -> Option<Candidate> {
+    fn free_chunk(&self, units: u32, limit: u32) -> Option<Candidate> {
         match self.level.ring.free_chunk(self.home_chunk.get(), units) {
-            Some(found) => {
+            Some(found) if found.end() <= limit => {
                 self.away.set(0);
                 Some(found)
             }
-            None => self.find_chunk(units),
+            _ => self.find_chunk(units, limit),
         }
     }
 
     #[inline(never)]
-    fn find_chunk(&self, units: u32) -> Option<Candidate> {
-        let ring = &self.level.ring;
+    fn find_chunk(&self, units: u32, limit: u32) -> Option<Candidate> {
+        let find = |range| {
+            let found = self.level.ring.find_chunk(range, units);
+            found.filter(|found| found.end() <= limit)
+        };
         let (home, next) = (self.home_chunk.get(), self.next_chunk.get());
         // It may have another length, which the allocation changes.
-        if ring.begins_chunk(home)
-            && let Some(found) = ring.find_chunk(home..home + 1, units)
+        if self.level.ring.begins_chunk(home)
+            && let Some(found) = find(home..home + 1)
         {
             self.away.set(0);
             return Some(found);
         }
-        let geometry = self.level.payloads.geometry();
-        let warm = geometry.units_of(WARM_BYTES);
-        let end = if next < warm { warm } else { geometry.units };
-        let found = (ring.find_chunk(next..end, units))
-            .or_else(|| ring.find_chunk(0..geometry.units, units))?;
+        let warm = self.level.payloads.geometry().units_of(WARM_BYTES);
+        let end = if next < warm { warm.min(limit) } else { limit };
+        let found = find(next..end).or_else(|| find(0..limit))?;
         let away = self.away.get() + 1;
         self.away.set(away % MOST_AWAY);
         if away == MOST_AWAY {

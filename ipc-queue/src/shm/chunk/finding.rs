@@ -23,6 +23,14 @@ pub struct Candidate {
     pub(super) tag: u64,
 }
 
+impl Candidate {
+    /// Returns the number of the unit behind those that are needed.
+    #[inline(always)]
+    pub fn end(self) -> u32 {
+        self.chunk + self.units
+    }
+}
+
 /// A chunk that a walk has reached.
 pub(super) struct Step {
     pub(super) unit: u32,

@@ -727,7 +727,9 @@ fn a_part_of_a_split_chunk_is_not_written_while_the_chunk_may_be_read() {
             fills(&world, 2, 1),
             fills(&world, 3, 1),
         ];
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
     });
 }
 
@@ -740,7 +742,9 @@ fn a_swallowed_chunk_is_not_written_while_it_may_be_read() {
             fills(&world, 2, 2),
             fills(&world, 3, 1),
         ];
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
     });
 }
 

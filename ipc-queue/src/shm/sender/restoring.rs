@@ -38,8 +38,12 @@ impl LevelSender {
         let mut chunk = None;
         if all > self.inline_limit(!trailer.is_empty()) {
             let units = self.level.payloads.geometry().units_of(all);
-            let found = self.free_chunk(units);
-            chunk = found.and_then(|found| self.allocate(found, &claim));
+            let limit = match trailer.is_empty() {
+                true => self.level.payloads.geometry().plain_units,
+                false => self.level.payloads.geometry().units,
+            };
+            let found = self.free_chunk(units, limit);
+            chunk = found.and_then(|found| self.allocate(found, limit, &claim));
             if chunk.is_none() {
                 self.give_back(claim);
                 return Err(NotPut::NoMemory);
