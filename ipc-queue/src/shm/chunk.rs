@@ -104,13 +104,13 @@ impl TagFields {
 
     /// Returns the bits that name the owner.
     #[inline(always)]
-    const fn owner(self, cell: u32, occupancy: Lap) -> u64 {
+    pub(super) const fn owner(self, cell: u32, occupancy: Lap) -> u64 {
         let generation = occupancy.number() & ((1 << self.generation_bits) - 1);
         (cell as u64 + 1) << self.generation_bits | generation
     }
 
     #[inline(always)]
-    const fn owner_of(self, tag: u64) -> u64 {
+    pub(super) const fn owner_of(self, tag: u64) -> u64 {
         tag & ((1 << self.owner_bits) - 1)
     }
 

@@ -83,6 +83,8 @@ pub struct Geometry {
     pub reasons_at: usize,
     /// The number of slots for reasons.
     pub reasons: u32,
+    /// The size of the largest payload.
+    pub largest_bytes: usize,
     /// The offset of the payload memory.
     pub pool_at: usize,
     /// The size of a unit of payload memory: a power of two, at least a cache line.
@@ -184,6 +186,7 @@ impl Geometry {
             tags_at,
             reasons_at,
             reasons,
+            largest_bytes: settings.max_message_bytes.max(settings.inline_bytes) as usize,
             pool_at,
             unit_bytes,
             units,

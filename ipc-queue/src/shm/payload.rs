@@ -162,7 +162,9 @@ impl Payloads {
     /// after.
     #[inline]
     pub(crate) fn snapshot(&self, cell: u32, chunk: Option<u32>, len: usize) -> Option<Vec<u8>> {
-        let offset = self.offset(cell, chunk, len).ok()?;
+        // The tag is not checked: a damaged length must not cost more than a payload.
+        let is_possible = len <= self.geometry.largest_bytes;
+        let offset = self.offset(cell, chunk, len).ok().filter(|_| is_possible)?;
         let mut copy = vec![0; len];
         self.mapping.copy_racy(offset, &mut copy).ok()?;
         Some(copy)

@@ -51,7 +51,9 @@ pub(crate) struct LevelSender {
     /// The chunk that is tried first, and the number of consecutive chunks found elsewhere.
     ///
     /// With few messages in flight this chunk is free again each time, and in the cache. With more,
-    /// the chunks behind it are used until it is free. So no more memory is used than is needed.
+    /// the chunks behind it are used until it is free. So no more memory is used than is needed. If
+    /// the first units are free, it is the chunk there: so messages that come into an empty queue
+    /// leave no gaps between them.
     home_chunk: Cell<u32>,
     away: Cell<u32>,
     /// The size of the largest payload that needs no chunk.
@@ -426,12 +428,12 @@ impl LevelSender {
         }
     }
 
-    /// Returns free units below `limit`: the chunk that is tried first, or some behind the one that
-    /// was used last.
+    /// Returns free units below `limit`: the first ones, or those of the chunk that is tried first, or
+    /// some behind the chunk that was used last.
     #[inline(always)]
     fn free_chunk(&self, units: u32, limit: u32) -> Option<Candidate> {
         match self.level.ring.free_chunk(self.home_chunk.get(), units) {
-            Some(found) if found.end() <= limit => {
+            Some(found) if found.chunk == 0 => {
                 self.away.set(0);
                 Some(found)
             }
@@ -445,14 +447,17 @@ impl LevelSender {
             let found = self.level.ring.find_chunk(range, units);
             found.filter(|found| found.end() <= limit)
         };
-        let (home, next) = (self.home_chunk.get(), self.next_chunk.get());
-        // It may have another length, which the allocation changes.
-        if self.level.ring.begins_chunk(home)
-            && let Some(found) = find(home..home + 1)
-        {
-            self.away.set(0);
-            return Some(found);
+        // What is there may have another length, which the allocation changes.
+        for home in [0, self.home_chunk.get()] {
+            if self.level.ring.begins_chunk(home)
+                && let Some(found) = find(home..home + 1)
+            {
+                self.home_chunk.set(home);
+                self.away.set(0);
+                return Some(found);
+            }
         }
+        let next = self.next_chunk.get();
         let warm = self.level.payloads.geometry().units_of(WARM_BYTES);
         let end = if next < warm { warm.min(limit) } else { limit };
         let found = find(next..end).or_else(|| find(0..limit))?;

@@ -294,7 +294,7 @@ impl Actor {
     /// As `ShmSender::try_lend`.
     fn claim(&mut self, turn: &Turn<'_>, message: u8) -> bool {
         let (ring, units) = (turn.ring, turn.rules.units[usize::from(message)]);
-        let find_chunk = || ring.find_chunk(0..ring.memory().units(), units);
+        let find_chunk = || turn.find_chunk(units);
         let mut candidate = None;
         if units > 0 {
             candidate = find_chunk();
@@ -656,6 +656,18 @@ impl Turn<'_> {
 
     fn is_closed(&self) -> bool {
         self.ring.memory().word(Place::Closed).load(SeqCst) != 0
+    }
+
+    fn find_chunk(&self, units: u32) -> Option<Candidate> {
+        let (id, shape) = (self.id, self.world.shape);
+        self.world.live(|ledger, words| {
+            ledger.search_begins(id, units, Tags { shape, words });
+            Ok(())
+        });
+        let found = self.ring.find_chunk(0..shape.units, units);
+        self.world
+            .live(|ledger, _| ledger.search_ends(id, found.is_some()));
+        found
     }
 
     fn allocated(&self, index: u32, chunk: Candidate) {

@@ -56,6 +56,8 @@ pub struct Ledger {
     pub seen_ready: [[(u8, u8); CELLS]; ACTORS],
     /// What was free, and everybody was told, when an actor's claiming began.
     pub seen_free: [[u8; CELLS]; ACTORS],
+    /// Which units had a free chunk when an actor's search for one began, and still have it: bits.
+    pub seen_chunks: [u8; ACTORS],
     /// What each actor picks by its id, and its state and attempt when that began.
     pub picks: [(u8, Option<(CellKind, u8)>); ACTORS],
     /// Milliseconds.
@@ -127,6 +129,13 @@ struct Tag {
 impl Tags<'_> {
     fn at(self, unit: u32) -> Tag {
         let shape = self.shape;
+        if unit >= shape.units {
+            return Tag {
+                is_head: false,
+                units: 0,
+                cell: None,
+            };
+        }
         let word = self.words[shape.at(Place::Unit(unit))];
         if word == 0 && unit.is_multiple_of(shape.block_units) {
             let (units, cell) = (shape.block_units, None);
@@ -142,6 +151,18 @@ impl Tags<'_> {
             units,
             cell: cell.checked_sub(1),
         }
+    }
+
+    /// Whether a sender may take the chunk at this unit for so many units.
+    fn is_free(self, unit: u32, units: u32) -> bool {
+        let tag = self.at(unit);
+        let fields = TagFields::new(self.shape.units, self.shape.cells);
+        let owner = fields.owner_of(self.words[self.shape.at(Place::Unit(unit))]);
+        let is_owned = tag.cell.is_some_and(|cell| {
+            let lap = Lap::new(self.words[cell * CELL_WORDS + 2]);
+            seen(self.words, cell).kind != CellKind::Free && fields.owner(cell as u32, lap) == owner
+        });
+        tag.is_head && tag.units >= units && !is_owned
     }
 
     /// The first units of chunks.
@@ -194,8 +215,10 @@ impl Ledger {
         index: usize,
         was: State,
         is: State,
-        words: &[u64],
+        tags: Tags<'_>,
     ) -> Verdict {
+        self.unsee_chunks(|unit| tags.at(unit).cell == Some(index));
+        let words = tags.words;
         let me = self.seat(actor);
         let may_act_for = |owner: Option<Seat>| owner == me || self.is_dead(owner);
         if let Some(head) = governor(words, index) {
@@ -530,6 +553,7 @@ impl Ledger {
 
     /// A unit's tag was changed: no message's chunk changes, unless it is handed over.
     pub fn tag_changed(&mut self, unit: u32, tags: Tags<'_>) -> Verdict {
+        self.unsee_chunks(|other| other == unit);
         let owner = tags.at(unit).cell.filter(|_| tags.at(unit).is_head);
         if let Some(to) = owner
             && let Some(from) = self.position_of_chunk(unit, tags.words)
@@ -581,6 +605,33 @@ impl Ledger {
             return Err(format!("nobody can take the chunk at unit {next}"));
         }
         self.has_chunks(tags)
+    }
+
+    fn unsee_chunks(&mut self, changed: impl Fn(u32) -> bool) {
+        if self.seen_chunks == [0; ACTORS] {
+            return;
+        }
+        let changed = (0..u8::BITS).filter(|unit| changed(*unit));
+        let changed = changed.fold(0, |bits, unit| bits | 1 << unit);
+        self.seen_chunks
+            .iter_mut()
+            .for_each(|seen| *seen &= !changed);
+    }
+
+    /// A sender begins to search for so many units.
+    pub fn search_begins(&mut self, actor: usize, units: u32, tags: Tags<'_>) {
+        let beginnings = tags.beginnings().unwrap_or_default();
+        let free = beginnings
+            .into_iter()
+            .filter(|unit| tags.is_free(*unit, units));
+        self.seen_chunks[actor] = free.fold(0, |bits, unit| bits | 1 << unit);
+    }
+
+    pub fn search_ends(&mut self, actor: usize, found: bool) -> Verdict {
+        match std::mem::take(&mut self.seen_chunks[actor]) {
+            seen if found || seen == 0 => Ok(()),
+            seen => Err(format!("\"no memory\" while chunks stood free: {seen:b}")),
+        }
     }
 
     fn is_used(&self, index: usize, words: &[u64]) -> bool {

@@ -214,21 +214,19 @@ impl World {
         }
         let mut ledger = self.ledger.borrow_mut();
         let actor = self.actor.get();
+        let tags = Tags {
+            shape: self.shape,
+            words: &words,
+        };
         let verdict = match place {
             Place::Cell { index, word: 0 } => {
                 let (was, is) = (State::from_word(value), State::from_word(now));
-                ledger.cell_changed(actor, index as usize, was, is, &words)
+                ledger.cell_changed(actor, index as usize, was, is, tags)
             }
             Place::Cell { index, word: 6 } => {
                 ledger.time_changed(actor, index as usize, value, now, &words)
             }
-            Place::Unit(index) => {
-                let tags = Tags {
-                    shape: self.shape,
-                    words: &words,
-                };
-                ledger.tag_changed(index, tags)
-            }
+            Place::Unit(index) => ledger.tag_changed(index, tags),
             _ => Ok(()),
         };
         (value, verdict)
