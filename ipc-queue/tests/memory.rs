@@ -62,7 +62,8 @@ fn payloads_of_one_size_fill_the_pool_except_for_their_rounding() {
         let options = QueueOptions::new().inline_bytes(inline);
         let fixture = Fixture::new(test, pool, options);
         let (sender, receiver) = (fixture.queue.sender(), fixture.queue.receiver());
-        for bytes in sizes.into_iter().filter(|bytes| *bytes > inline as usize) {
+        let inline = (inline as usize).next_multiple_of(LINE);
+        for bytes in sizes.into_iter().filter(|bytes| *bytes > inline) {
             let count = (0..).take_while(|_| send(&sender, bytes)).count();
             // The rule that the documentation states.
             let pool = fixture.pool.next_multiple_of(LINE);

@@ -325,6 +325,17 @@ impl ClaimWord {
         Lap::new(self.0)
     }
 
+    #[cfg(test)]
+    pub const fn of_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// Returns those bits of the generation that are in `mask`, for a tag.
+    #[inline(always)]
+    pub const fn masked(self, mask: u64) -> u64 {
+        self.0 & mask
+    }
+
     /// Returns the low bits of the generation, for a tag.
     #[inline(always)]
     pub const fn low_bits(self, bits: u32) -> u64 {

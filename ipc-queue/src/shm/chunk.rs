@@ -32,8 +32,9 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, SeqCst};
 
 pub use allocating::Allocation;
-pub use finding::Candidate;
+pub use finding::{Candidate, Chunk};
 
+use super::cell::ClaimWord;
 use super::memory::{Memory, Word};
 use super::ring::{Claim, Ring};
 use super::word::{CellKind, Lap, State};
@@ -88,6 +89,8 @@ impl Tag {
 pub(super) struct TagFields {
     owner_bits: u32,
     generation_bits: u32,
+    owner_mask: u64,
+    generation_mask: u64,
 }
 
 const HEAD: u64 = 1 << 63;
@@ -96,22 +99,24 @@ impl TagFields {
     pub(super) fn new(units: u32, cells: u32) -> Self {
         let width = |most: u32| u32::BITS - most.leading_zeros();
         let owner_bits = u64::BITS - 1 - width(units);
+        let generation_bits = owner_bits - width(cells);
         Self {
             owner_bits,
-            generation_bits: owner_bits - width(cells),
+            generation_bits,
+            owner_mask: (1 << owner_bits) - 1,
+            generation_mask: (1 << generation_bits.min(Lap::BITS)) - 1,
         }
     }
 
     /// Returns the bits that name the owner.
     #[inline(always)]
-    pub(super) const fn owner(self, cell: u32, occupancy: Lap) -> u64 {
-        let generation = occupancy.number() & ((1 << self.generation_bits) - 1);
-        (cell as u64 + 1) << self.generation_bits | generation
+    pub(super) const fn owner(self, cell: u32, claim: ClaimWord) -> u64 {
+        (cell as u64 + 1) << self.generation_bits | claim.masked(self.generation_mask)
     }
 
     #[inline(always)]
     pub(super) const fn owner_of(self, tag: u64) -> u64 {
-        tag & ((1 << self.owner_bits) - 1)
+        tag & self.owner_mask
     }
 
     #[inline(always)]
@@ -134,7 +139,7 @@ impl TagFields {
     #[cfg(test)]
     pub(super) fn to_text(self, tag: u64) -> String {
         let (is_head, units, cell) = self.parts(tag);
-        let generation = tag & ((1 << self.generation_bits) - 1);
+        let generation = tag & self.generation_mask;
         match (is_head, cell.checked_sub(1)) {
             (false, _) => format!("x{units} inside"),
             (true, None) => format!("x{units} of no cell"),
@@ -206,25 +211,29 @@ impl<M: Memory> Ring<M> {
     #[inline]
     pub fn belongs(&self, chunk: u32, index: u32, units: u32) -> bool {
         let tag = self.memory().tag(chunk).load(Acquire);
-        let length = self.tags().length_of(tag);
-        tag == self.tags().head(self.owner_of(index), length) && length >= units
+        let tags = self.tags();
+        tag & (HEAD | tags.owner_mask) == HEAD | self.owner_of(index)
+            && tags.length_of(tag) >= units
     }
 
     #[inline(always)]
     fn owner_of(&self, index: u32) -> u64 {
-        self.tags().owner(index, self.cell(index).occupancy())
+        self.tags().owner(index, self.cell(index).claim())
     }
 
     /// Returns whether the allocation under the head of a chunk has ended.
     #[inline]
     fn has_ended(&self, head: u64) -> bool {
-        let owner = self.tags().owner_of(head);
-        let cell = (owner >> self.tags().generation_bits) as u32;
-        let Some(cell) = cell.checked_sub(1).filter(|cell| *cell < self.cells()) else {
-            return true;
-        };
-        let state = State::from_word(self.cell(cell).state().load(SeqCst));
-        state.kind == CellKind::Free || self.owner_of(cell) != owner
+        let tags = self.tags();
+        let index = (tags.owner_of(head) >> tags.generation_bits) as u32;
+        let index = index.wrapping_sub(1);
+        if index >= self.cells() {
+            return true; // Of no cell.
+        }
+        let cell = self.cell(index);
+        let state = State::from_word(cell.state().load(SeqCst));
+        let generation = head & tags.generation_mask;
+        state.kind == CellKind::Free || cell.claim().masked(tags.generation_mask) != generation
     }
 
     /// Returns the tag of a reason in this cell.

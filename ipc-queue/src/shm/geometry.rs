@@ -89,6 +89,8 @@ pub struct Geometry {
     pub pool_at: usize,
     /// The size of a unit of payload memory: a power of two, at least a cache line.
     pub unit_bytes: usize,
+    /// The exponent of that power.
+    pub unit_shift: u32,
     /// The number of units.
     pub units: u32,
     /// The number of those, the first ones, that payloads without headers may use.
@@ -189,6 +191,7 @@ impl Geometry {
             largest_bytes: settings.max_message_bytes.max(settings.inline_bytes) as usize,
             pool_at,
             unit_bytes,
+            unit_shift: unit_bytes.trailing_zeros(),
             units,
             plain_units,
             total_bytes: pool_at.checked_add(unit_bytes.checked_mul(units as usize)?)?,
@@ -204,8 +207,8 @@ impl Geometry {
     /// Returns the number of units for a payload of this size, together with its headers.
     #[inline(always)]
     pub fn units_of(&self, bytes: usize) -> u32 {
-        // A power of two. The result fits: a payload has at most `u32::MAX` bytes.
-        ((bytes + self.unit_bytes - 1) >> self.unit_bytes.trailing_zeros()) as u32
+        // The result fits: a payload has at most `u32::MAX` bytes.
+        ((bytes + self.unit_bytes - 1) >> self.unit_shift) as u32
     }
 
     /// Returns the number of messages of this size, without headers, that fit at once, if there are
@@ -215,6 +218,12 @@ impl Geometry {
             return self.cells;
         }
         (self.plain_units / self.units_of(payload_bytes)).min(self.cells)
+    }
+
+    /// Returns the size of the payload memory.
+    #[inline(always)]
+    pub fn pool_bytes(&self) -> usize {
+        (self.units as usize) << self.unit_shift
     }
 
     /// Returns the offset of the chunk that begins at unit `chunk`, and the number of bytes from

@@ -45,9 +45,11 @@ pub(crate) struct Payloads {
     geometry: Geometry,
     /// The payload of the first cell.
     first_inline: NonNull<u8>,
+    /// The first unit of payload memory.
+    first_unit: NonNull<u8>,
 }
 
-// SAFETY: `first_inline` only points into the mapping, which is `Send` and `Sync` itself.
+// SAFETY: `first_inline` and `first_unit` only point into the mapping, which is `Send` and `Sync` itself.
 unsafe impl Send for Payloads {}
 // SAFETY: as above.
 unsafe impl Sync for Payloads {}
@@ -107,6 +109,7 @@ impl Payloads {
         let inline_bytes = geometry.tags_at - geometry.inline_at(0);
         Ok(Self {
             first_inline: mapping.pointer(body_at + geometry.inline_at(0), inline_bytes)?,
+            first_unit: mapping.pointer(body_at + geometry.pool_at, geometry.pool_bytes())?,
             mapping: Arc::clone(mapping),
             body_at,
             geometry,
@@ -211,9 +214,22 @@ impl Payloads {
                     .add(cell as usize * self.geometry.cell_bytes)
             });
         }
-        let offset = self.offset(cell, chunk, len)?;
-        let place = self.mapping.pointer(offset, len);
-        Ok(place.expect("inside the segment, whose geometry was checked when it was opened"))
+        if let Some(chunk) = chunk {
+            let at = (chunk as usize) << self.geometry.unit_shift;
+            if at + len <= self.geometry.pool_bytes() {
+                // SAFETY: all units are inside the mapping, as checked in `new`, and `at` is among
+                // them or behind the last one.
+                return Ok(unsafe { self.first_unit.add(at) });
+            }
+        }
+        Err(self.no_place(cell, chunk, len))
+    }
+
+    #[cold]
+    fn no_place(&self, cell: u32, chunk: Option<u32>, len: usize) -> BadPlace {
+        let reason = || format!("cell {cell} of {} has no payload", self.geometry.cells);
+        let found = self.offset(cell, chunk, len);
+        found.err().unwrap_or_else(|| BadPlace { reason: reason() })
     }
 
     fn offset(&self, cell: u32, chunk: Option<u32>, len: usize) -> Result<usize, BadPlace> {

@@ -14,7 +14,7 @@ use ipc_proto::{Kind, MessageId, QueueSettings, SenderId, Timestamp};
 use ipc_shm::clock;
 
 use super::Hold;
-use super::chunk::{Allocation, Candidate};
+use super::chunk::{Allocation, Candidate, Chunk};
 use super::due::Due;
 use super::keys::HeldKey;
 use super::level::Level;
@@ -432,13 +432,35 @@ impl LevelSender {
     /// some behind the chunk that was used last.
     #[inline(always)]
     fn free_chunk(&self, units: u32, limit: u32) -> Option<Candidate> {
-        match self.level.ring.free_chunk(self.home_chunk.get(), units) {
-            Some(found) if found.chunk == 0 => {
-                self.away.set(0);
-                Some(found)
+        let ring = &self.level.ring;
+        let (home, next) = (self.home_chunk.get(), self.next_chunk.get());
+        for chunk in [0, home] {
+            match ring.look_at_chunk(chunk, units) {
+                Chunk::Free(found) if found.end() <= limit => {
+                    self.home_chunk.set(chunk);
+                    self.away.set(0);
+                    return Some(found);
+                }
+                Chunk::Used if home == 0 => break,
+                Chunk::Used => {}
+                _ => return self.find_chunk(units, limit),
             }
+        }
+        match ring.look_at_chunk(next, units) {
+            Chunk::Free(found) if found.end() <= limit => Some(self.went_away(found)),
             _ => self.find_chunk(units, limit),
         }
+    }
+
+    /// Remembers that a chunk was found elsewhere than where it is tried first.
+    #[inline(always)]
+    fn went_away(&self, found: Candidate) -> Candidate {
+        let away = self.away.get() + 1;
+        self.away.set(away % MOST_AWAY);
+        if away == MOST_AWAY {
+            self.home_chunk.set(found.chunk);
+        }
+        found
     }
 
     #[inline(never)]
@@ -460,13 +482,8 @@ impl LevelSender {
         let next = self.next_chunk.get();
         let warm = self.level.payloads.geometry().units_of(WARM_BYTES);
         let end = if next < warm { warm.min(limit) } else { limit };
-        let found = find(next..end).or_else(|| find(0..limit))?;
-        let away = self.away.get() + 1;
-        self.away.set(away % MOST_AWAY);
-        if away == MOST_AWAY {
-            self.home_chunk.set(found.chunk);
-        }
-        Some(found)
+        let found = find(next..end).or_else(|| find(0..limit));
+        found.map(|found| self.went_away(found))
     }
 
     #[cold]

@@ -41,7 +41,7 @@ impl<M: Memory> Ring<M> {
         }
         // In a stream of payloads of one size, all chunks have that size already.
         let next = chunk + units;
-        if length == units && (next == self.memory().units() || self.first_at(next).is_head) {
+        if length == units && (next == self.memory().units() || self.has_head(next)) {
             return Allocation::Done;
         }
         self.fit(candidate, owner)

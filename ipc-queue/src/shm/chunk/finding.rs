@@ -23,6 +23,16 @@ pub struct Candidate {
     pub(super) tag: u64,
 }
 
+/// What begins at a unit.
+pub enum Chunk {
+    /// A free chunk of exactly the length that is needed.
+    Free(Candidate),
+    /// A chunk in use.
+    Used,
+    /// A free chunk of another length, or no chunk.
+    Other,
+}
+
 impl Candidate {
     /// Returns the number of the unit behind those that are needed.
     #[inline(always)]
@@ -98,17 +108,34 @@ impl<M: Memory> Ring<M> {
         }
     }
 
-    /// Returns the chunk that begins here, if it is free and has exactly this length.
-    #[inline]
-    pub fn free_chunk(&self, unit: u32, units: u32) -> Option<Candidate> {
+    /// Looks at the chunk that begins at this unit.
+    #[inline(always)]
+    pub fn look_at_chunk(&self, unit: u32, units: u32) -> Chunk {
+        if unit >= self.memory().units() {
+            return Chunk::Other;
+        }
         let tag = self.memory().tag(unit).load(Acquire);
-        let is_right = tag & HEAD != 0 && self.tags().length_of(tag) == units;
-        (is_right && self.has_ended(tag)).then_some(Candidate {
+        if tag & HEAD == 0 {
+            return Chunk::Other;
+        }
+        if !self.has_ended(tag) {
+            return Chunk::Used;
+        }
+        if self.tags().length_of(tag) != units {
+            return Chunk::Other;
+        }
+        Chunk::Free(Candidate {
             chunk: unit,
             units,
             length: units,
             tag,
         })
+    }
+
+    /// Returns whether the tag of this unit is surely a head.
+    #[inline(always)]
+    pub(super) fn has_head(&self, unit: u32) -> bool {
+        self.memory().tag(unit).load(Acquire) & HEAD != 0
     }
 
     /// Returns whether a chunk begins at this unit.

@@ -8,6 +8,7 @@
 use std::hash::Hasher;
 
 use super::world::{Place, Shape};
+use crate::shm::cell::ClaimWord;
 use crate::shm::chunk::TagFields;
 use crate::shm::memory::CELL_WORDS;
 use crate::shm::ring::seen_in;
@@ -159,8 +160,9 @@ impl Tags<'_> {
         let fields = TagFields::new(self.shape.units, self.shape.cells);
         let owner = fields.owner_of(self.words[self.shape.at(Place::Unit(unit))]);
         let is_owned = tag.cell.is_some_and(|cell| {
-            let lap = Lap::new(self.words[cell * CELL_WORDS + 2]);
-            seen(self.words, cell).kind != CellKind::Free && fields.owner(cell as u32, lap) == owner
+            let claim = ClaimWord::of_word(self.words[cell * CELL_WORDS + 2]);
+            seen(self.words, cell).kind != CellKind::Free
+                && fields.owner(cell as u32, claim) == owner
         });
         tag.is_head && tag.units >= units && !is_owned
     }
