@@ -248,26 +248,39 @@ impl Geometry {
 /// Unless the pool is very large, a unit is at most a seventh of the smallest payload that needs
 /// one. So rounding takes at most an eighth of a chunk, where a cache line is not larger already.
 fn pool(settings: &QueueSettings, inline_bytes: usize) -> Option<(usize, u32, u32)> {
-    let bytes = usize::try_from(settings.pool_bytes).ok()?;
-    let payload = settings.max_message_bytes as usize;
-    let largest = payload.max(settings.inline_bytes as usize) + MAX_TRAILER_BYTES;
-    let capacity = settings.capacity as usize;
-    let (plain, all) = if payload > inline_bytes {
-        // No more than all messages can use.
-        let plain = bytes.min(payload.checked_next_multiple_of(CACHE_LINE_BYTES)? * capacity);
-        (plain, plain.checked_add(MAX_TRAILER_BYTES)?)
-    } else {
-        // For payloads that fit their cells, but not together with their headers.
-        let bytes = (bytes / HEADERS_SHARE).max(LEAST_HEADERS_BYTES);
-        (0, bytes.min(largest.saturating_mul(capacity)))
-    };
-    let all = all.max(largest);
     let mut unit_bytes = CACHE_LINE_BYTES;
-    while unit_bytes * 2 * LEAST_UNITS <= inline_bytes || all / unit_bytes >= MOST_UNITS {
+    while unit_bytes * 2 * LEAST_UNITS <= inline_bytes {
+        unit_bytes *= 2;
+    }
+    loop {
+        let (plain, all) = units(settings, inline_bytes, unit_bytes)?;
+        if all < MOST_UNITS {
+            return Some((unit_bytes, plain as u32, all as u32));
+        }
         unit_bytes = unit_bytes.checked_mul(2)?;
     }
-    let units = |bytes: usize| u32::try_from(bytes.div_ceil(unit_bytes)).ok();
-    Some((unit_bytes, units(plain)?, units(plain.max(all))?))
+}
+
+/// Returns the number of units of this size for payloads without headers, and that of all units. No
+/// more than all messages can use, and always enough for one with headers.
+fn units(
+    settings: &QueueSettings,
+    inline_bytes: usize,
+    unit_bytes: usize,
+) -> Option<(usize, usize)> {
+    let units_of = |bytes: usize| bytes.div_ceil(unit_bytes);
+    let bytes = usize::try_from(settings.pool_bytes).ok()?;
+    let payload = settings.max_message_bytes as usize;
+    let largest = units_of(payload.max(settings.inline_bytes as usize) + MAX_TRAILER_BYTES);
+    let capacity = settings.capacity as usize;
+    if payload > inline_bytes {
+        let plain = units_of(bytes).min(units_of(payload).checked_mul(capacity)?);
+        return Some((plain, largest.max(plain + units_of(MAX_TRAILER_BYTES))));
+    }
+    // For payloads that fit their cells, but not together with their headers.
+    let bytes = (bytes / HEADERS_SHARE).max(LEAST_HEADERS_BYTES);
+    let all = units_of(bytes).min(largest.checked_mul(capacity)?);
+    Some((0, all.max(largest)))
 }
 
 /// Checks the limits of a queue in shared memory, in addition to those of every queue.
