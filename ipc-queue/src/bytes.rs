@@ -469,8 +469,12 @@ impl ByteReceiver {
     }
 
     #[inline(always)]
-    pub(crate) fn port_recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
-        self.receive(wait, |error| error)
+    pub(crate) fn port_recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, Box<RecvPortError>> {
+        match &self.port {
+            #[cfg(target_os = "linux")]
+            In::Shm(receiver) => Ok(receiver.receive(wait)?.into()),
+            In::Other(port) => Ok(port.recv(wait)?.into()),
+        }
     }
 
     /// Matches once, so that a delivery is built in its final place.
@@ -478,18 +482,11 @@ impl ByteReceiver {
     fn receive<E>(
         &self,
         wait: Wait,
-        failed: impl FnOnce(RecvPortError) -> E,
+        failed: impl FnOnce(RecvPortError) -> Box<E>,
     ) -> Result<ByteDelivery<'_>, E> {
-        match &self.port {
-            #[cfg(target_os = "linux")]
-            In::Shm(receiver) => match receiver.receive(wait) {
-                Ok(delivery) => Ok(delivery.into()),
-                Err(error) => Err(failed(error)),
-            },
-            In::Other(port) => match port.recv(wait) {
-                Ok(delivery) => Ok(delivery.into()),
-                Err(error) => Err(failed(error)),
-            },
+        match self.port_recv(wait) {
+            Ok(delivery) => Ok(delivery),
+            Err(error) => Err(*failed(*error)),
         }
     }
 
@@ -540,7 +537,7 @@ impl ByteReceiver {
         wait: Wait,
     ) -> Result<(), RecvTimeoutError> {
         let received = self.port_recv_batch(most, wait, batch);
-        received.map_err(|error| error.into_recv_timeout(self.queue()))
+        received.map_err(|error| *error.into_recv_timeout(self.queue()))
     }
 
     /// Appends the next messages, at most `most`.

@@ -19,6 +19,11 @@ mod controls;
 mod dead_letter;
 mod delivery;
 mod error;
+#[cfg(target_os = "linux")]
+mod held;
+#[cfg(not(target_os = "linux"))]
+#[path = "held/elsewhere.rs"]
+mod held;
 mod iter;
 mod loan;
 mod local;

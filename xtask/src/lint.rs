@@ -53,7 +53,7 @@ const UNSAFE: [(&str, &[&str]); 2] = [
             "buffer/guard.rs",
         ],
     ),
-    ("ipc-queue", &["shm/payload.rs"]),
+    ("ipc-queue", &["held.rs", "shm/payload.rs"]),
 ];
 
 pub fn run() -> Result<ExitCode> {

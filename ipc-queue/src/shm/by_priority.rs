@@ -183,7 +183,7 @@ impl ShmReceiver {
 
     /// Returns the next message.
     #[inline(always)]
-    pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
+    pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
         if self.others.is_empty() {
             self.normal.receive(wait)
         } else {
@@ -192,7 +192,7 @@ impl ShmReceiver {
     }
 
     #[inline(never)]
-    fn receive_most_urgent(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
+    fn receive_most_urgent(&self, wait: Wait) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
         let (level, lease) = match self.try_take()? {
             Some(taken) => {
                 self.spin.hit();
@@ -215,7 +215,7 @@ impl ShmReceiver {
             return self.normal.receive_some(most, wait, into);
         }
         if most > 0 {
-            into.push(self.receive(wait)?.into());
+            into.push(self.receive(wait).map_err(|error| *error)?.into());
         }
         let more = std::iter::from_fn(|| self.receive(Wait::No).ok());
         into.extend(more.take(most.saturating_sub(1)).map(D::from));
@@ -276,7 +276,8 @@ impl Clone for ShmReceiver {
 
 impl ReceivePort for ShmReceiver {
     fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError> {
-        Ok(self.receive(wait)?.into_port())
+        let received = self.receive(wait);
+        Ok(received.map_err(|error| *error)?.into_port())
     }
 
     fn notifier(&self) -> Notifier {
