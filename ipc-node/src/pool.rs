@@ -125,6 +125,7 @@ impl Pool {
     }
 
     fn start(builder: PoolBuilder) -> Result<Self, PoolError> {
+        builder.check_process()?;
         builder.check_names()?;
         builder.check_limits()?;
         if builder.is_own_address() {

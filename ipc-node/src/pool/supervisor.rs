@@ -229,11 +229,17 @@ impl Supervisor {
             }
             self.shared.cancellations.dismiss(*start);
             let note = killed.take().map(|Killed(why)| why);
+            let was_ready = self
+                .shared
+                .state()
+                .workers
+                .get(start)
+                .is_some_and(|worker| worker.ready);
             self.ended.push(Ended {
                 start: *start,
                 status,
                 note: note.unwrap_or_else(|| explain(status)),
-                last_words: if status.success() {
+                last_words: if status.success() && was_ready {
                     String::new()
                 } else {
                     body.last_words()
