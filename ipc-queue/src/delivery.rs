@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::mem;
 use std::time::Duration;
 
-use ipc_proto::{Headers, Kind, MessageId};
+use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 
 use crate::error::{BatchAckError, RecvError, RecvFailure, SettleError, SettleFailure};
 use crate::metadata::{FencingToken, Metadata};
@@ -117,6 +117,12 @@ impl<'a> ByteDelivery<'a> {
             Inner::Shm(delivery) => delivery.metadata(),
             Inner::Port(delivery, _) => delivery.metadata(),
         }
+    }
+
+    /// Returns the time of sending, by the sender's clock.
+    #[must_use]
+    pub fn sent_at(&self) -> Timestamp {
+        self.metadata().sent_at
     }
 
     /// Returns the kind of the message.

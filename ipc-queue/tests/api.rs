@@ -247,6 +247,7 @@ fn a_heartbeat_is_skipped_and_a_shutdown_ends_the_loop() {
         assert_eq!(done(rx.recv().unwrap()), 2);
         let end = rx.try_recv().unwrap_err();
         assert_eq!(end.failure(), Some(&RecvFailure::Shutdown));
+        assert!(end.is_shutdown() && !end.is_closed());
         assert!(matches!(rx.try_recv(), Err(TryRecvError::Empty)));
     });
 }
