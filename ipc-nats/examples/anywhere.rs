@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
                 println!("{}: {lines} lines, attempt {}", job.data(), job.attempt());
                 job.ack()?; // killed before this? then another worker gets the job
             }
-            Err(error) => job.nack_with(Nack::new().reason(&error))?,
+            Err(error) => job.nack_with(Nack::new().reason(&error.to_string()))?,
         }
     }
 }

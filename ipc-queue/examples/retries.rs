@@ -54,7 +54,7 @@ fn work(jobs: &Queue<CountLines>) -> anyhow::Result<()> {
             }
             Err(error) => {
                 println!("{file}: {error}, attempt {attempt}"); // after the last, a dead letter
-                job.nack_with(Nack::new().reason(&error))?;
+                job.nack_with(Nack::new().reason(&error.to_string()))?;
             }
         }
     }

@@ -56,7 +56,7 @@ pub(super) struct Supervisor {
     ended: Vec<Ended>,
     /// The number of reports handled, and the time of the last change of that number.
     silence: (u64, Instant),
-    /// The time since when there is no worker, although jobs are not answered.
+    /// The time at which no worker was left while jobs were unanswered.
     alone_since: Option<Instant>,
 }
 
