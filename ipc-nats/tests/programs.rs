@@ -1,13 +1,21 @@
 //! The program of `examples/`, run over two transports. One of its workers is killed.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipc_nats::testing::{Program, TestServer};
 use ipc_queue::{Queue, UnixServer};
+
+/// Long enough for anything that ends at all.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// `O_NONBLOCK` of Linux.
+const NONBLOCKING: i32 = 0o4000;
 
 ipc_nats::on_each_server! {
     the_program_loses_no_file_over_nats_when_a_worker_is_killed
@@ -43,15 +51,12 @@ fn kill_one_of_two_workers(address: &str, jobs: &Queue<String>) {
     assert!(start(address, &["send", pipe]).wait().unwrap().success());
 
     let mut worker = start(address, &["work"]);
-    let writer = File::create(pipe).unwrap(); // returns when the worker reads
+    let writer = write_to(pipe);
     worker.kill().unwrap();
     worker.wait().unwrap();
     drop(writer);
     let mut worker = start(address, &["work"]);
-    File::create(pipe)
-        .unwrap()
-        .write_all(b"one\ntwo\n")
-        .unwrap();
+    write_to(pipe).write_all(b"one\ntwo\n").unwrap();
     jobs.close().unwrap(); // the worker ends when everything is done
     let mut output = String::new();
     worker
@@ -63,6 +68,20 @@ fn kill_one_of_two_workers(address: &str, jobs: &Queue<String>) {
     assert!(worker.wait().unwrap().success());
     assert_eq!(output, format!("{pipe}: 2 lines, attempt 2\n"));
     assert_eq!(jobs.len().unwrap(), 0);
+}
+
+/// Opens a named pipe for writing once a process reads from it.
+fn write_to(pipe: &str) -> File {
+    let deadline = Instant::now() + PATIENCE;
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(NONBLOCKING);
+    loop {
+        match options.open(pipe) {
+            Ok(file) => return file,
+            Err(error) => assert!(Instant::now() < deadline, "nothing reads {pipe}: {error}"),
+        }
+        thread::yield_now();
+    }
 }
 
 /// Starts the example. Cargo builds examples before it runs tests, next to this test's folder.

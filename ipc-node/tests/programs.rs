@@ -1,19 +1,28 @@
 //! Programs of `examples/`, run as they say. Each promises to survive the death of a process, so
 //! one is killed.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+/// Long enough for anything that ends at all.
+const PATIENCE: Duration = Duration::from_secs(60);
+const NONBLOCKING: i32 = OFlag::O_NONBLOCK.bits();
+
 /// A running program.
 struct Program {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: mpsc::Receiver<String>,
 }
 
 impl Program {
@@ -28,19 +37,17 @@ impl Program {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the example, built by `cargo test`");
-        let lines = BufReader::new(child.stdout.take().unwrap());
+        let lines = lines_of(child.stdout.take().unwrap());
         Self { child, lines }
     }
 
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+        self.lines.recv_timeout(PATIENCE).expect("a line")
     }
 
     /// Returns its remaining lines, up to its end, which must be a success.
     fn rest(&mut self) -> Vec<String> {
-        let rest = self.lines.by_ref().lines().map(Result::unwrap).collect();
+        let rest = self.lines.iter().collect();
         assert!(self.child.wait().unwrap().success());
         rest
     }
@@ -59,6 +66,31 @@ impl Program {
         let pids = of_threads.filter_map(|file| fs::read_to_string(file).ok());
         pids.flat_map(|text| numbers_in(&text)).collect()
     }
+}
+
+/// Opens a named pipe for writing once a process reads from it.
+fn write_to(pipe: &str) -> File {
+    let deadline = Instant::now() + PATIENCE;
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(NONBLOCKING);
+    loop {
+        match options.open(pipe) {
+            Ok(file) => return file,
+            Err(error) => assert!(Instant::now() < deadline, "nothing reads {pipe}: {error}"),
+        }
+        thread::yield_now();
+    }
+}
+
+/// Reads lines in a thread, so that a test can stop waiting for the next one.
+fn lines_of(output: ChildStdout) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    lines
 }
 
 impl Drop for Program {
@@ -119,15 +151,12 @@ fn a_request_whose_server_is_killed_gets_the_reply_of_another() {
     let missing = missing.to_str().unwrap();
     let mut client = Program::start(folder.path(), "request", &["ask", pipe, missing]);
     let mut first = Program::start(folder.path(), "request", &["serve"]);
-    let writer = File::create(pipe).unwrap(); // returns when the server reads
+    let writer = write_to(pipe);
     first.kill();
     drop(writer);
 
     let second = Program::start(folder.path(), "request", &["serve"]);
-    File::create(pipe)
-        .unwrap()
-        .write_all(b"one\ntwo\n")
-        .unwrap();
+    write_to(pipe).write_all(b"one\ntwo\n").unwrap();
     let by = second.child.id();
     let replies = client.rest();
     assert_eq!(replies[0], format!("{pipe}: 2 lines, counted by {by}"));

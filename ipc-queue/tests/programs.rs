@@ -1,18 +1,27 @@
 //! The README's program and others of `examples/`, run as they say. Each promises to survive the
 //! death of a process, so one is killed.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipc_proto::Name;
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
 use ipc_queue::{QueueStats, ShmQueue};
 use ipc_shm::Namespace;
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
+
+/// Long enough for anything that ends at all.
+const PATIENCE: Duration = Duration::from_secs(60);
+const NONBLOCKING: i32 = OFlag::O_NONBLOCK.bits();
 
 /// A folder for the queues of one test, and for its other files.
 struct Place {
@@ -22,7 +31,7 @@ struct Place {
 /// A running program.
 struct Program {
     child: Child,
-    lines: BufReader<ChildStdout>,
+    lines: mpsc::Receiver<String>,
 }
 
 impl Place {
@@ -59,7 +68,7 @@ impl Place {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the example, built by `cargo test`");
-        let lines = BufReader::new(child.stdout.take().unwrap());
+        let lines = lines_of(child.stdout.take().unwrap());
         Program { child, lines }
     }
 
@@ -87,9 +96,7 @@ impl Place {
 
 impl Program {
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.lines.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
+        self.lines.recv_timeout(PATIENCE).expect("a line")
     }
 
     fn kill(&mut self) {
@@ -103,6 +110,31 @@ impl Program {
         kill(pid, Signal::SIGINT).unwrap();
         assert!(self.child.wait().unwrap().success());
     }
+}
+
+/// Opens a named pipe for writing once a process reads from it.
+fn write_to(pipe: &str) -> File {
+    let deadline = Instant::now() + PATIENCE;
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(NONBLOCKING);
+    loop {
+        match options.open(pipe) {
+            Ok(file) => return file,
+            Err(error) => assert!(Instant::now() < deadline, "nothing reads {pipe}: {error}"),
+        }
+        thread::yield_now();
+    }
+}
+
+/// Reads lines in a thread, so that a test can stop waiting for the next one.
+fn lines_of(output: ChildStdout) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    lines
 }
 
 impl Drop for Program {
@@ -135,16 +167,13 @@ fn a_job_with_a_killed_worker_and_a_job_that_fails_are_done_at_a_later_attempt()
     let (pipe, missing) = (place.pipe("pipe"), place.file("missing"));
     place.run("retries", &["send", &pipe, &missing]);
     let mut worker = place.start("retries", &["work"]);
-    let writer = File::create(&pipe).unwrap(); // returns when the worker reads
+    let writer = write_to(&pipe);
     worker.kill();
     drop(writer);
 
     // The second worker may fail the other job before it gets that of the first.
     let mut worker = place.start("retries", &["work"]);
-    File::create(&pipe)
-        .unwrap()
-        .write_all(b"one\ntwo\n")
-        .unwrap();
+    write_to(&pipe).write_all(b"one\ntwo\n").unwrap();
     let (mut lines, failure) = (Vec::new(), format!("{missing}: No such file"));
     while !lines.iter().any(|line: &String| line.starts_with(&failure)) {
         lines.push(worker.line());
@@ -207,9 +236,7 @@ fn an_image_is_seen_whole_or_not_at_all_when_its_camera_is_killed() {
     let mut pixels = camera.child.stdin.take().unwrap();
     pixels.write_all(&vec![8; IMAGE]).unwrap();
     drop(pixels);
-    let mut rest = String::new();
-    camera.lines.read_to_string(&mut rest).unwrap();
-    assert!(camera.child.wait().unwrap().success(), "{rest}");
+    assert!(camera.child.wait().unwrap().success());
 
     let mut viewer = place.start("zero_copy", &["view"]);
     assert_eq!(viewer.line(), "mean 7, attempt 1");
