@@ -57,10 +57,6 @@ fn handlers() -> Handlers {
         }
         Ok::<_, String>(())
     });
-    handlers.add("program with a pool", |(): (), _: &Context<'_>| {
-        let output = program("program_with_a_pool").output()?;
-        Ok::<_, std::io::Error>(output.status.success())
-    });
     handlers.add("when there", |file: String, _: &Context<'_>| {
         while !file.is_empty() && !Path::new(&file).exists() {
             thread::sleep(Duration::from_millis(1));
@@ -95,7 +91,12 @@ fn die(signal: i32) -> ! {
 
 #[test]
 fn worker() {
-    handlers().work_if_worker();
+    let mut handlers = handlers();
+    handlers.add("program with a pool", |(): (), _: &Context<'_>| {
+        let output = program("program_with_a_pool").output()?;
+        Ok::<_, std::io::Error>(output.status.success())
+    });
+    handlers.work_if_worker();
 }
 
 /// A program that a worker starts.
