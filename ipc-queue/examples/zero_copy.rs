@@ -13,7 +13,7 @@ fn main() -> anyhow::Result<()> {
     let images = QueueOptions::new()
         .capacity(8)
         .max_message_bytes(IMAGE)
-        .pool_bytes(16 * u64::from(IMAGE)) // half of it is for payloads of the largest size
+        .pool_bytes(8 * u64::from(IMAGE)) // room for eight images
         .open_bytes("shm:example-zero-copy")?;
     match std::env::args().nth(1).as_deref() {
         Some("camera") => camera(&images),
