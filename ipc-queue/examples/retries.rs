@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipc_queue::{Backoff, Nack, Queue, QueueOptions};
 use serde::{Deserialize, Serialize};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::SIGINT;
 
 #[derive(Serialize, Deserialize)]
 struct CountLines {
@@ -35,9 +35,7 @@ fn main() -> anyhow::Result<()> {
 
 fn work(jobs: &Queue<CountLines>) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false)); // finish the job in hand, then leave
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
+    signal_hook::flag::register(SIGINT, Arc::clone(&stop))?;
     let receiver = jobs.receiver();
     while !stop.load(Relaxed) {
         let job = match receiver.recv_timeout(Duration::from_millis(200)) {
