@@ -227,6 +227,7 @@ fn of_open(error: &OpenError) -> Exit {
 fn of_namespace(error: &NamespaceError) -> Exit {
     match error {
         NamespaceError::NotAFolder { .. }
+        | NamespaceError::Relative { .. }
         | NamespaceError::ForeignOwner { .. }
         | NamespaceError::OpenToOthers { .. } => Exit::Refused,
         NamespaceError::Io { source, .. } => of_io(source),

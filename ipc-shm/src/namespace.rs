@@ -79,6 +79,15 @@ pub enum NamespaceError {
         /// Its path.
         path: PathBuf,
     },
+    /// The path depends on the working directory, so it names other folders in other processes.
+    #[error(
+        "{path:?} names another folder in each working directory: set IPC_SHM_DIR to an absolute \
+         path"
+    )]
+    Relative {
+        /// The path.
+        path: PathBuf,
+    },
     /// Another user owns the folder.
     #[error(
         "{} belongs to user {owner}, not to this process's user {us}: have user {owner} or root \
@@ -158,7 +167,8 @@ pub enum NamespaceError {
 
 impl Namespace {
     /// Returns this user's namespace `name`. It is in `/dev/shm/ipc.<uid>`, or in the folder given
-    /// by the environment variable `IPC_SHM_DIR`, if that is not empty. Creates nothing yet.
+    /// by the environment variable `IPC_SHM_DIR`, if that is not empty. That must be an absolute
+    /// path. Creates nothing yet.
     ///
     /// A privileged program (set-uid, set-gid, file capabilities) ignores the variable, because its
     /// caller controls it.
@@ -322,6 +332,11 @@ fn open_folder(
     full: &Path,
     missing: Missing,
 ) -> Result<Option<OwnedFd>, NamespaceError> {
+    if parent.is_none() && path.is_relative() {
+        return Err(NamespaceError::Relative {
+            path: path.to_owned(),
+        });
+    }
     let parent = parent.map_or(AT_FDCWD, AsFd::as_fd);
     if missing == Missing::IsMade {
         match mkdirat(parent, path, Mode::S_IRWXU) {
