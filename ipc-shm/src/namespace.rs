@@ -21,7 +21,7 @@ use ipc_proto::{Name, NameError};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use thiserror::Error;
 
@@ -340,7 +340,13 @@ fn open_folder(
     let parent = parent.map_or(AT_FDCWD, AsFd::as_fd);
     if missing == Missing::IsMade {
         match mkdirat(parent, path, Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+            // The umask may have taken rights of the user, who could not repair the folder later.
+            Ok(()) => match fchmodat(parent, path, Mode::S_IRWXU, FchmodatFlags::FollowSymlink) {
+                // Removed with another process's last segment.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(io_error("set the mode of folder", full, errno)),
+            },
+            Err(Errno::EEXIST) => {}
             Err(Errno::ENOENT) if full != path => return Ok(None),
             Err(errno) => return Err(io_error("create folder", full, errno)),
         }
