@@ -16,8 +16,9 @@ use crate::controls::controls;
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
 use crate::error::{
-    BatchPortError, BatchSendError, DrainError, RecvError, RecvPortError, RecvTimeoutError,
-    SendError, SendFailure, SendPortError, SendTimeoutError, TryRecvError, TrySendError,
+    BatchPortError, BatchSendError, BatchSendTimeoutError, DrainError, RecvError, RecvPortError,
+    RecvTimeoutError, SendError, SendFailure, SendPortError, SendTimeoutError, TryRecvError,
+    TrySendError,
 };
 use crate::loan::Loan;
 use crate::notifier::Notifier;
@@ -227,18 +228,20 @@ impl ByteSender {
         })
     }
 
-    /// Like [`send_batch`](Self::send_batch), but waits for room as `wait` says. The error has the
-    /// number of payloads that were sent.
-    #[doc(hidden)] // For the Python package, whose waits end at signals.
+    /// Like [`send_batch`](Self::send_batch), but waits for room as `wait` says.
+    ///
+    /// # Errors
+    /// [`BatchSendTimeoutError`] has the number of payloads that were sent before the first that
+    /// could not be.
     pub fn send_batch_within(
         &self,
         payloads: &[&[u8]],
         wait: Wait,
-    ) -> Result<(), (usize, SendTimeoutError)> {
+    ) -> Result<(), BatchSendTimeoutError> {
         let sent = self.port_send_batch(payloads, Kind::Data, wait);
-        sent.map_err(|failed| {
-            let error = failed.error.into_send_timeout(self.queue(), ());
-            (failed.sent, error)
+        sent.map_err(|failed| BatchSendTimeoutError {
+            sent: failed.sent,
+            error: failed.error.into_send_timeout(self.queue(), ()),
         })
     }
 
@@ -466,8 +469,12 @@ impl ByteReceiver {
     }
 
     #[inline(always)]
-    pub(crate) fn port_recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
-        self.receive(wait, |error| error)
+    pub(crate) fn port_recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, Box<RecvPortError>> {
+        match &self.port {
+            #[cfg(target_os = "linux")]
+            In::Shm(receiver) => Ok(receiver.receive(wait)?.into()),
+            In::Other(port) => Ok(port.recv(wait)?.into()),
+        }
     }
 
     /// Matches once, so that a delivery is built in its final place.
@@ -475,18 +482,11 @@ impl ByteReceiver {
     fn receive<E>(
         &self,
         wait: Wait,
-        failed: impl FnOnce(RecvPortError) -> E,
+        failed: impl FnOnce(RecvPortError) -> Box<E>,
     ) -> Result<ByteDelivery<'_>, E> {
-        match &self.port {
-            #[cfg(target_os = "linux")]
-            In::Shm(receiver) => match receiver.receive(wait) {
-                Ok(delivery) => Ok(delivery.into()),
-                Err(error) => Err(failed(error)),
-            },
-            In::Other(port) => match port.recv(wait) {
-                Ok(delivery) => Ok(delivery.into()),
-                Err(error) => Err(failed(error)),
-            },
+        match self.port_recv(wait) {
+            Ok(delivery) => Ok(delivery),
+            Err(error) => Err(*failed(*error)),
         }
     }
 
@@ -537,7 +537,7 @@ impl ByteReceiver {
         wait: Wait,
     ) -> Result<(), RecvTimeoutError> {
         let received = self.port_recv_batch(most, wait, batch);
-        received.map_err(|error| error.into_recv_timeout(self.queue()))
+        received.map_err(|error| *error.into_recv_timeout(self.queue()))
     }
 
     /// Appends the next messages, at most `most`.

@@ -52,7 +52,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// the queue cannot be used.
     pub fn recv(&self) -> Result<Delivery<'_, T>, RecvError> {
         let received = self.port_recv(Wait::Forever);
-        received.map_err(|error| error.into_recv(self.bytes.queue()))
+        received.map_err(|error| *error.into_recv(self.bytes.queue()))
     }
 
     /// Returns a message if there is one.
@@ -61,7 +61,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// [`TryRecvError::Empty`] if there is none; otherwise those of [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Delivery<'_, T>, TryRecvError> {
         let received = self.port_recv(Wait::No);
-        received.map_err(|error| error.into_try_recv(|| self.bytes.queue()))
+        received.map_err(|error| *error.into_try_recv(|| self.bytes.queue()))
     }
 
     /// Blocks until there is a message, for at most `timeout`.
@@ -112,7 +112,7 @@ impl<T: DeserializeOwned> Receiver<T> {
         wait: Wait,
     ) -> Result<(), RecvTimeoutError> {
         let received = self.port_recv_batch(batch, most, wait);
-        received.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
+        received.map_err(|error| *error.into_recv_timeout(self.bytes.queue()))
     }
 
     fn port_recv_batch<'a>(
@@ -162,19 +162,19 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Errors
     /// Those of [`recv_timeout`](Self::recv_timeout), except [`RecvFailure::Shutdown`].
     pub fn recv_any(&self, wait: Wait) -> Result<Incoming<'_, T>, RecvTimeoutError> {
-        let received = self.bytes.port_recv(wait);
+        let received = self.bytes.port_recv(wait).map_err(|error| *error);
         let decoded = received.and_then(|bytes| Ok(Incoming::of(bytes, self.encoding)?));
-        decoded.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
+        decoded.map_err(|error| *error.into_recv_timeout(self.bytes.queue()))
     }
 
     fn recv_within(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvTimeoutError> {
         let received = self.port_recv(wait);
-        received.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
+        received.map_err(|error| *error.into_recv_timeout(self.bytes.queue()))
     }
 
     fn port_recv(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvPortError> {
         loop {
-            let bytes = self.bytes.port_recv(wait)?;
+            let bytes = self.bytes.port_recv(wait).map_err(|error| *error)?;
             if bytes.kind().signal().is_none() {
                 return Ok(Delivery::decode(bytes, self.encoding)?);
             }
@@ -255,6 +255,15 @@ impl<T> Receiver<T> {
     /// Those of [`ByteReceiver::flush`].
     pub fn flush(&self) -> Result<(), BatchAckError> {
         self.bytes.flush()
+    }
+
+    /// Waits until all acks of [`ack_later`](Self::ack_later) are confirmed, without blocking the
+    /// thread. See [`ByteReceiver::flush_async`].
+    ///
+    /// # Errors
+    /// Those of [`ByteReceiver::flush`].
+    pub async fn flush_async(&mut self) -> Result<(), BatchAckError> {
+        self.bytes.flush_async().await
     }
 
     /// Returns the number of acks that are sent and not confirmed.

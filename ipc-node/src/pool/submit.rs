@@ -23,6 +23,7 @@ use crate::value;
 /// A job that was not submitted, with the reason.
 #[derive(Error)]
 #[error("{failure}")]
+#[non_exhaustive]
 pub struct SubmitError<I> {
     /// The job's input, as it was passed.
     pub input: I,

@@ -3,6 +3,7 @@
 mod batch;
 mod keyed;
 mod loans;
+mod owned;
 mod publishing;
 mod restoring;
 
@@ -29,7 +30,7 @@ use crate::send_options::SendOptions;
 use crate::wait::Wait;
 
 pub(crate) use loans::ShmLoan;
-pub(in crate::shm) use loans::ShmPlace;
+pub(crate) use owned::OwnedShmLoan;
 
 /// A sender into one level of a queue in shared memory.
 #[derive(Debug)]
@@ -122,6 +123,12 @@ impl LevelSender {
             level,
             shared,
         }
+    }
+
+    /// Creates another sender into the same level, with a sender id of its own.
+    fn another(&self) -> Self {
+        let id = SenderId::new(fastrand::u64(1..));
+        Self::new(self.shared.clone(), self.number as usize, id)
     }
 
     /// Returns the queue's address, for errors.

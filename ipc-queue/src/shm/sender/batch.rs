@@ -196,8 +196,8 @@ mod tests {
             step_over(sender, index);
             loan.publish().unwrap();
             let delivery = receiver.receive(Wait::No).unwrap();
-            assert_eq!(delivery.payload(), vec![7; len]);
-            assert_eq!(delivery.headers(), options.headers);
+            assert_eq!(delivery.reading().payload(), vec![7; len]);
+            assert_eq!(delivery.reading().headers(), options.headers);
             ByteDelivery::from(delivery).ack().unwrap();
         }
         assert!(ShmQueue::remove(&namespace, &name).unwrap());
@@ -227,7 +227,7 @@ mod tests {
             sender
                 .publish_described(place_then, Kind::Data, stamp)
                 .unwrap();
-            let damaged = receiver.receive(Wait::No).map(drop);
+            let damaged = receiver.receive(Wait::No).map(drop).map_err(|error| *error);
             assert!(
                 matches!(
                     damaged,
@@ -348,7 +348,7 @@ mod tests {
         let into = Position::new(Lap::default(), 1).to_word();
         ring.memory().ring_word(RingWord::Head).store(into, SeqCst);
         let receiver = queue.shm_receiver();
-        let received = receiver.receive(Wait::No).map(drop);
+        let received = receiver.receive(Wait::No).map(drop).map_err(|error| *error);
         assert!(
             matches!(received, Err(RecvPortError::Empty)),
             "{received:?}"
@@ -420,7 +420,7 @@ mod tests {
         let receiver = queue.shm_receiver();
         for number in 0..3 + more {
             let delivery = receiver.receive(Wait::No).unwrap();
-            assert_eq!(delivery.payload(), [number]);
+            assert_eq!(delivery.reading().payload(), [number]);
             ByteDelivery::from(delivery).ack().unwrap();
         }
     }
