@@ -3,10 +3,11 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use ipc_proto::Name;
-use ipc_queue::ShmQueue;
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
+use ipc_queue::{ByteQueue, ShmQueue};
 use ipc_shm::Namespace;
 
 /// Returns the example's path. Cargo builds examples before it runs tests, next to this test's
@@ -26,6 +27,35 @@ fn start(folder: &Path, args: &[&str]) -> Child {
         .stdout(Stdio::piped())
         .spawn()
         .expect("the example, built by `cargo test`")
+}
+
+/// `ipc send --raw` can send what is no text of the program's type.
+#[test]
+fn the_program_in_the_readme_continues_after_a_message_that_it_cannot_read() {
+    let folder = tempfile::Builder::new()
+        .prefix("ipc-test-")
+        .tempdir_in("/dev/shm")
+        .unwrap();
+    let root = folder.path().join("root");
+    assert!(start(&root, &[]).wait().unwrap().success());
+    let namespace = Namespace::in_folder(&root, "default").unwrap();
+    let request = OpenRequest {
+        mode: OpenMode::Open,
+        payload: OpenRequest::ANY_PAYLOAD.to_owned(),
+        ..OpenRequest::default()
+    };
+    let queue = ShmQueue::open(&namespace, &Name::new("jobs").unwrap(), &request);
+    let queue = ByteQueue::over(Arc::new(queue.unwrap()));
+    queue.sender().send(b"\xc1").unwrap();
+    assert!(start(&root, &[]).wait().unwrap().success());
+
+    let mut worker = start(&root, &["work"]);
+    let lines = BufReader::new(worker.stdout.take().unwrap()).lines();
+    let done: Vec<String> = lines.take(20).map(Result::unwrap).collect();
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    let once = (1..=10).map(|n| format!("job {n}, attempt 1"));
+    assert_eq!(done, once.clone().chain(once).collect::<Vec<_>>());
 }
 
 #[test]
