@@ -50,7 +50,7 @@ impl ByteReceiver {
         let receiver = self;
         let mut waiting = Waiting::default();
         poll_fn(move |context| {
-            let attempt = || match receiver.port_recv(Wait::No).map_err(|error| *error) {
+            let attempt = || match receiver.port_recv(|| Wait::No).map_err(|error| *error) {
                 Err(RecvPortError::Empty | RecvPortError::Paused) => None,
                 taken => Some(taken.and_then(|delivery| Ok(own(delivery)?))),
             };

@@ -91,7 +91,12 @@ impl ShmSender {
     /// # Errors
     /// As [`SendPort::loan`].
     #[inline(always)]
-    pub fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
+    pub(crate) fn send(
+        &self,
+        payload: &[u8],
+        kind: Kind,
+        wait: impl FnOnce() -> Wait,
+    ) -> Result<MessageId, SendPortError> {
         self.normal.send(payload, kind, wait)
     }
 
@@ -154,7 +159,7 @@ impl SendPort for ShmSender {
     }
 
     fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
-        self.send(payload, kind, wait)
+        self.send(payload, kind, || wait)
     }
 
     fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchPortError> {
@@ -183,11 +188,14 @@ impl ShmReceiver {
 
     /// Returns the next message.
     #[inline(always)]
-    pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
+    pub(crate) fn receive(
+        &self,
+        wait: impl FnOnce() -> Wait,
+    ) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
         if self.others.is_empty() {
             self.normal.receive(wait)
         } else {
-            self.receive_most_urgent(wait)
+            self.receive_most_urgent(wait())
         }
     }
 
@@ -215,9 +223,9 @@ impl ShmReceiver {
             return self.normal.receive_some(most, wait, into);
         }
         if most > 0 {
-            into.push(self.receive(wait).map_err(|error| *error)?.into());
+            into.push(self.receive(|| wait).map_err(|error| *error)?.into());
         }
-        let more = std::iter::from_fn(|| self.receive(Wait::No).ok());
+        let more = std::iter::from_fn(|| self.receive(|| Wait::No).ok());
         into.extend(more.take(most.saturating_sub(1)).map(D::from));
         Ok(())
     }
@@ -276,7 +284,7 @@ impl Clone for ShmReceiver {
 
 impl ReceivePort for ShmReceiver {
     fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError> {
-        let received = self.receive(wait);
+        let received = self.receive(|| wait);
         Ok(received.map_err(|error| *error)?.into_port())
     }
 

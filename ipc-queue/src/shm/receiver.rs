@@ -77,10 +77,13 @@ impl LevelReceiver {
     /// registers. A copy of a delivery that was just written would wait until its parts are in the
     /// cache.
     #[inline(always)]
-    pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
+    pub(crate) fn receive(
+        &self,
+        wait: impl FnOnce() -> Wait,
+    ) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
         match self.lease_at_once() {
             Some(lease) => self.deliver(lease),
-            None => self.receive_later(wait),
+            None => self.receive_later(wait()),
         }
     }
 
@@ -152,7 +155,7 @@ impl LevelReceiver {
             // This also finds messages that are out of order or need a check. It waits only for the
             // first message.
             let wait = if count == 0 { wait } else { Wait::No };
-            match self.receive(wait) {
+            match self.receive(|| wait) {
                 Ok(delivery) => {
                     bytes += delivery.reading().payload().len();
                     into.push(delivery.into());
@@ -364,17 +367,23 @@ impl LevelReceiver {
     fn check_chunk(&self, lease: &Lease, body: Body) -> Result<(), RecvPortError> {
         match body.chunk {
             Some(chunk)
-                if chunk < self.level.payloads.geometry().chunks()
-                    && !self.level.ring.belongs(chunk, lease.index()) =>
+                if chunk < self.level.payloads.geometry().units
+                    && !self.belongs(chunk, lease, body) =>
             {
                 let reason = format!(
-                    "cell {} names chunk {chunk}, which is another message's",
+                    "cell {} names the chunk at unit {chunk}, which is not its own",
                     lease.index()
                 );
                 Err(self.bury_damaged(lease, reason))
             }
             _ => Ok(()),
         }
+    }
+
+    #[inline]
+    fn belongs(&self, chunk: u32, lease: &Lease, body: Body) -> bool {
+        let units = self.level.payloads.geometry().units_of(body.len as usize);
+        self.level.ring.belongs(chunk, lease.index(), units)
     }
 
     #[cold]
