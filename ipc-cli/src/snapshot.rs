@@ -23,7 +23,7 @@ pub fn save(what: &cli::Save, show: &Show) -> Result<()> {
     let saved = snapshot::save(&address::shared(queue)?.to_string(), file, wait)?;
     if is_in_memory(file) == Some(true) {
         show::note(&format!(
-            "{} is in memory: copy it to a disk before a reboot",
+            "{} is in memory: move it to a disk before a reboot",
             file.display()
         ));
     }

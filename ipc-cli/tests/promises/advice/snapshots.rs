@@ -39,7 +39,7 @@ fn a_file_in_memory_is_reported_so_that_it_is_copied_to_a_disk() {
     folder.run(&["send", "jobs", "one", "--create"]).expect(0);
     let saved = files.path().join("saved").display().to_string();
     let ended = folder.run(&["save", "jobs", &saved]).expect(0);
-    assert!(ended.err.contains("copy it to a disk"), "{ended:?}");
+    assert!(ended.err.contains("move it to a disk"), "{ended:?}");
     let disk = tempfile::tempdir().unwrap();
     let copy = disk.path().join("saved").display().to_string();
     fs::copy(&saved, &copy).unwrap();
