@@ -150,7 +150,12 @@ fn lacking(error: &Error) -> Option<Feature> {
             SendFailure::Unsupported(lacking) => Some(lacking),
             _ => None,
         });
-        let lacking: &Unsupported = in_send.or_else(|| cause.downcast_ref())?;
+        let in_call = cause.downcast_ref().and_then(|failure| match failure {
+            ControlFailure::Unsupported(lacking) => Some(lacking),
+            _ => None,
+        });
+        let found = in_send.or(in_call).or_else(|| cause.downcast_ref());
+        let lacking: &Unsupported = found?;
         let feature = lacking.feature;
         (*lacking == Unsupported::by_settings(feature)).then_some(feature)
     })
@@ -222,6 +227,7 @@ fn of_open(error: &OpenError) -> Exit {
 fn of_namespace(error: &NamespaceError) -> Exit {
     match error {
         NamespaceError::NotAFolder { .. }
+        | NamespaceError::Relative { .. }
         | NamespaceError::ForeignOwner { .. }
         | NamespaceError::OpenToOthers { .. } => Exit::Refused,
         NamespaceError::Io { source, .. } => of_io(source),
@@ -240,7 +246,7 @@ fn of_send(failure: &SendFailure) -> Exit {
     match failure {
         SendFailure::KeysFull { .. } => Exit::TimedOut,
         SendFailure::Duplicate { .. } => Exit::Duplicate,
-        SendFailure::EmptyKey => Exit::Usage,
+        SendFailure::EmptyKey | SendFailure::NeverDelivered { .. } => Exit::Usage,
         SendFailure::Unsupported(_) | SendFailure::TooLarge { .. } | SendFailure::Closed => {
             Exit::Refused
         }

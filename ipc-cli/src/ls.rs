@@ -15,6 +15,7 @@ use crate::format;
 use crate::payload;
 use crate::settings;
 use crate::show::Show;
+use crate::stat::stats_value;
 use crate::table::{Column, Table, Text, bad_count, colored, plain};
 
 const COLUMNS: [Column; 11] = [
@@ -123,7 +124,7 @@ impl Listed {
             "bytes": bytes,
             "oldest_seconds": oldest.map(|at| format::age(at).as_secs_f64()),
             "settings": settings::value(subject.settings()),
-            "stats": stats,
+            "stats": stats_value(&stats),
         }));
         self.table.add(vec![
             plain(address),
@@ -133,7 +134,10 @@ impl Listed {
             plain(stats.leased),
             plain(stats.delayed),
             bad_count(stats.dead),
-            plain(stats.participants),
+            plain(match stats.only_this_process {
+                true => String::new(),
+                false => stats.participants.to_string(),
+            }),
             plain(bytes.map_or_else(String::new, |bytes| format::bytes(bytes as u64))),
             plain(oldest.map_or_else(String::new, |at| format::time(format::age(at)))),
             state(control::state(&stats)),
@@ -172,6 +176,6 @@ fn summary(namespace: &Namespace, name: &Name, queue: &Inspector) -> Value {
         "bytes": queue.bytes(),
         "oldest_seconds": queue.oldest().map(|at| format::age(at).as_secs_f64()),
         "settings": settings::value(queue.settings()),
-        "stats": queue.stats(),
+        "stats": stats_value(&queue.stats()),
     })
 }

@@ -171,10 +171,13 @@ impl Families {
     fn add_queue(&mut self, queue: &str, subject: &Subject) -> Result<()> {
         let stats = subject.stats()?;
         self.add("gauge", "up", UP, queue, 1.0);
-        for (name, help, value) in COUNTERS {
+        // Counters of this process would be zeroes.
+        let is_known = !stats.only_this_process;
+        for (name, help, value) in COUNTERS.into_iter().filter(|_| is_known) {
             self.add("counter", name, help, queue, value(&stats) as f64);
         }
-        for (name, help, value) in GAUGES {
+        let known = |name| is_known || name != "participants";
+        for (name, help, value) in GAUGES.into_iter().filter(|(name, ..)| known(*name)) {
             self.add("gauge", name, help, queue, value(&stats) as f64);
         }
         let (capacity, places) = (subject.capacity() as f64, stats.in_use() as f64);

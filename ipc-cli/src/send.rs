@@ -69,7 +69,7 @@ fn options(what: &cli::Send) -> Result<SendOptions> {
         options = options.key(key.as_bytes());
     }
     // Checked before a queue is created for it.
-    options.check_key()?;
+    options.check_values()?;
     for header in &what.headers {
         let (name, value) = headers::parse(header)?;
         options = options.header(&name, value).map_err(headers::refused)?;

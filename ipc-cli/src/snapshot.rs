@@ -1,24 +1,32 @@
 //! `save`, `restore`, `move`, `forget`: the whole content of a queue, and its keys.
 
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use ipc_queue::snapshot::{self, Moved};
 use ipc_queue::transport::Wait;
 use ipc_queue::{Key, QueueOptions};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use serde_json::json;
 
 use crate::address;
 use crate::cli;
 use crate::exit::Exit;
 use crate::settings::Settings;
-use crate::show::Show;
+use crate::show::{self, Show};
 
 pub fn save(what: &cli::Save, show: &Show) -> Result<()> {
     let (queue, file) = (&what.queue, &what.file);
     let wait = Wait::at_most(what.timeout);
     let saved = snapshot::save(&address::shared(queue)?.to_string(), file, wait)?;
+    if is_in_memory(file) == Some(true) {
+        show::note(&format!(
+            "{} is in memory: move it to a disk before a reboot",
+            file.display()
+        ));
+    }
     let file = file.display();
     show.done(&figures(&saved), || match saved.was_done {
         false => format!(
@@ -31,6 +39,13 @@ pub fn save(what: &cli::Save, show: &Show) -> Result<()> {
         ),
     });
     Ok(())
+}
+
+/// Returns whether a reboot would lose this file or folder. `None` if that is unknown.
+pub fn is_in_memory(path: &Path) -> Option<bool> {
+    const RAMFS: FsType = FsType(0x8584_58f6);
+    let kind = statfs(path).ok()?.filesystem_type();
+    Some([TMPFS_MAGIC, RAMFS].contains(&kind))
 }
 
 pub fn restore(what: &cli::Restore, show: &Show) -> Result<()> {

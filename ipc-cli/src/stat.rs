@@ -84,7 +84,7 @@ fn value(queue: &str, subject: &Subject, seen: &Seen) -> Value {
         // A program that reads numbers as floating point would round it.
         "id": subject.id().to_string(),
         "settings": settings::value(subject.settings()),
-        "stats": seen.stats,
+        "stats": stats_value(&seen.stats),
         "leases": held.map(|held| held.iter().map(Held::value).collect::<Vec<_>>()),
         "file": mapped.map(|inspector| inspector.path().to_string_lossy().into_owned()),
         "bytes": mapped.map(|inspector| inspector.bytes()),
@@ -94,6 +94,31 @@ fn value(queue: &str, subject: &Subject, seen: &Seen) -> Value {
         "blocked_senders": blocked.map(|blocked| blocked.senders),
         "blocked_receivers": blocked.map(|blocked| blocked.receivers),
     })
+}
+
+/// Counters for programs; null where each process knows only its own.
+pub fn stats_value(stats: &QueueStats) -> Value {
+    const NOW: [&str; 10] = [
+        "ready",
+        "writing",
+        "leased",
+        "delayed",
+        "dead",
+        "quarantined",
+        "chunks_in_use",
+        "keys",
+        "paused",
+        "closed",
+    ];
+    let mut value = json!(stats);
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("only_this_process");
+        let unknown = |name: &str| stats.only_this_process && !NOW.contains(&name);
+        for (_, value) in fields.iter_mut().filter(|(name, _)| unknown(name)) {
+            *value = Value::Null;
+        }
+    }
+    value
 }
 
 fn pool_value(inspector: &Inspector) -> Value {
@@ -231,7 +256,7 @@ pub fn in_words(queue: &str, subject: &Subject, stats: &QueueStats) -> Vec<(&'st
     facts.push(("now", now(stats)));
     facts.push(("since it was made", history(stats)));
     let losses = losses(stats);
-    if !losses.is_empty() {
+    if !losses.is_empty() && !stats.only_this_process {
         facts.push(("and", losses));
     }
     facts.push(("state", control::state(stats).to_owned()));
@@ -293,6 +318,9 @@ fn counts(all: &[(&str, u64)]) -> Vec<String> {
 }
 
 fn history(stats: &QueueStats) -> String {
+    if stats.only_this_process {
+        return "unknown: over this transport each process counts only what it did".to_owned();
+    }
     format!(
         "{} sent, {} delivered ({} again), {} acked, {} nacked, {} buried, {} leases expired, \
          {} over which their worker died",

@@ -51,6 +51,9 @@ enum Report {
 
 /// Runs commands until the queue is closed or removed, or a signal asks the command to end.
 pub fn work(what: &cli::Work, show: &Show) -> Result<()> {
+    if what.placeholder.is_empty() {
+        return Err(Exit::Usage.error("--placeholder is empty (is a variable unset?)"));
+    }
     check_command(what)?;
     let queue = address::open_to_stay(&what.queue)?;
     let end = EndSignals::listen()?;
@@ -223,7 +226,7 @@ impl Workers<'_> {
                     self.note_time();
                     return Ok(Next::Message(delivery));
                 }
-                Ok(None) if self.is_idle() => return Ok(Next::Over),
+                Ok(None) if self.is_idle() => return self.over_idle(),
                 Ok(None) if self.what.idle_timeout == Some(Duration::ZERO) => thread::sleep(SLICE),
                 Ok(None) => {}
                 Err(error) if is_over(&error.failure) => return Ok(Next::Over),
@@ -232,6 +235,20 @@ impl Workers<'_> {
                 }
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Ends, unless only a pause kept the messages back: they would be taken for done.
+    fn over_idle<'r>(&self) -> Result<Next<'r>> {
+        let (queue, transport) = (&self.what.queue, self.queue.transport());
+        let stats = transport.stats()?;
+        match stats.paused && stats.ready > 0 {
+            true => Err(Exit::Refused.error(format!(
+                "{} messages of {queue} wait, but it is paused and delivers nothing until ipc \
+                 resume {queue}",
+                stats.ready
+            ))),
+            false => Ok(Next::Over),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipc_node::Node;
 use ipc_node::pool::{Context, Handlers};
-use ipc_proto::codec;
+use ipc_proto::Encoding;
 use ipc_shm::Namespace;
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +53,9 @@ impl Outcome {
     /// Its length as a message.
     #[must_use]
     pub fn encoded_bytes(&self) -> usize {
-        codec::encode(self).map_or(0, |bytes| bytes.len())
+        let mut bytes = Vec::new();
+        let encoded = Encoding::default().append(self, &mut bytes);
+        encoded.map_or(0, |()| bytes.len())
     }
 }
 

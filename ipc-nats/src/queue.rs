@@ -302,6 +302,7 @@ impl NatsQueue {
         let entry = self.entry_async(steps).await?;
         (stats.paused, stats.closed) = (entry.paused, entry.closed);
         stats.participants = 1;
+        stats.only_this_process = true;
         Ok(stats)
     }
 

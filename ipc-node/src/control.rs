@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ipc_proto::{Kind, Name, QueueSettings, codec};
+use ipc_proto::{Kind, Name, QueueSettings};
 use ipc_queue::transport::{OpenMode, OpenRequest, Wait};
 use ipc_queue::{
     ByteDelivery, ByteQueue, ByteReceiver, CodecError, QueueError, RecvError, RecvFailure,
@@ -27,6 +27,7 @@ use thiserror::Error;
 
 use crate::inbox_name::{name_of, remove_inboxes};
 use crate::registry::Registry;
+use crate::value;
 
 /// The receiving end of a node's control messages. The inbox is removed when this is dropped.
 #[derive(Debug)]
@@ -120,7 +121,7 @@ impl<T: DeserializeOwned> Inbox<T> {
     }
 
     fn decoded(&self, delivery: ByteDelivery<'_>) -> Result<T, RecvError> {
-        let report = codec::decode(delivery.payload());
+        let report = value::decode(delivery.payload());
         let (id, attempt) = (delivery.id(), delivery.attempt());
         // Acked before it is handled: if the node dies over it, no other node needs it.
         let _ = delivery.ack();
@@ -171,7 +172,7 @@ impl Registry {
     /// # Errors
     /// [`ControlError`] says why the message is not in the node's inbox.
     pub fn send_to<T: Serialize>(&self, node: &str, what: &T) -> Result<(), ControlError> {
-        let payload = codec::encode(what)?;
+        let payload = value::encode(what)?;
         let mut present = self.present().into_iter();
         let found = present.find(|(name, _)| name == node);
         let (_, member) = found.ok_or_else(|| ControlError::NoSuchNode {
@@ -194,7 +195,7 @@ impl Registry {
         ours: Option<Member>,
         what: &T,
     ) -> Result<BroadcastReport, ControlError> {
-        let payload = codec::encode(what)?;
+        let payload = value::encode(what)?;
         self.remove_orphans();
         let mut report = BroadcastReport::default();
         for (node, member) in self.present() {

@@ -11,6 +11,7 @@ pub mod pool;
 mod registry;
 pub mod request;
 mod stats;
+mod value;
 
 pub use control::{BroadcastReport, ControlError, Inbox};
 pub use monitor::Monitor;

@@ -175,6 +175,30 @@ fn every_job_is_answered_by_its_handlers_result() {
     pool.shutdown().unwrap();
 }
 
+/// The integers of a program are `i32` unless it says otherwise. The handler takes a `u64`.
+#[test]
+fn a_number_of_another_type_keeps_its_value_or_is_refused() {
+    let pool = pool(1).start().unwrap();
+    let squares = pool.map::<i32, i64>("square", 0..10);
+    assert!(squares.into_iter().eq((0..10).map(|n| Ok(n * n))));
+    let refused = wait(pool.submit::<_, u64>("square", &-3).unwrap());
+    assert!(
+        matches!(refused, Err(JobError::Failed { .. })),
+        "{refused:?}"
+    );
+    let refused = wait(pool.submit::<_, u64>("square", &"three").unwrap());
+    assert!(
+        matches!(refused, Err(JobError::Failed { .. })),
+        "{refused:?}"
+    );
+    let refused = wait(pool.submit::<_, String>("square", &3).unwrap());
+    assert!(
+        matches!(refused, Err(JobError::Decode { .. })),
+        "{refused:?}"
+    );
+    pool.shutdown().unwrap();
+}
+
 #[test]
 fn a_map_takes_endless_inputs_as_it_returns_answers() {
     let pool = pool(2).start().unwrap();

@@ -241,8 +241,14 @@ struct Trip<'b, N> {
 
 impl<N: FnMut(Note)> Trip<'_, N> {
     /// Publishes and acks each message, in order. Messages left over at the return go back to the
-    /// first queue.
+    /// first queue. An end of the second queue is not their fault, so it costs them no attempt.
     fn carry(&mut self, mut held: VecDeque<ByteDelivery<'_>>) -> Result<(), BridgeError> {
+        let carried = self.carry_from(&mut held);
+        self.give_back(held);
+        carried
+    }
+
+    fn carry_from(&mut self, held: &mut VecDeque<ByteDelivery<'_>>) -> Result<(), BridgeError> {
         let slice = self.bridge.slice();
         let mut extended_at = Instant::now();
         let mut stopping_since = None;
@@ -253,7 +259,7 @@ impl<N: FnMut(Note)> Trip<'_, N> {
         while let Some(first) = held.front() {
             if extended_at.elapsed() >= slice {
                 self.ack_all(&mut published)?;
-                self.extend(&held);
+                self.extend(held);
                 extended_at = Instant::now();
             }
             let error = match self.publish(first, slice) {
@@ -282,7 +288,6 @@ impl<N: FnMut(Note)> Trip<'_, N> {
             if self.stop.load(Ordering::Relaxed) {
                 let since = *stopping_since.get_or_insert_with(Instant::now);
                 if since.elapsed() >= GRACE {
-                    self.give_back(held);
                     return Ok(());
                 }
             }
@@ -546,6 +551,29 @@ mod tests {
         });
         assert_eq!((carried.messages, carried.lost), (2, 0));
         assert_eq!(from.transport().stats().unwrap().redelivered, 0);
+    }
+
+    /// A service manager starts a failed bridge again and again.
+    #[test]
+    fn a_closed_second_queue_costs_messages_no_attempt() {
+        let from = queue(QueueOptions::new().attempt_limit(2));
+        let to = queue(QueueOptions::new());
+        to.transport().close().unwrap();
+        from.sender().send(b"first").unwrap();
+        from.sender().send(b"second").unwrap();
+        let bridge = Bridge::new(from.clone(), to.clone());
+        for _ in 0..5 {
+            let ended = bridge.run(Until::Stopped, &AtomicBool::new(false), |_| {});
+            assert!(matches!(ended, Err(BridgeError::Send(_))), "{ended:?}");
+        }
+        let stats = from.transport().stats().unwrap();
+        assert_eq!((stats.ready, stats.dead), (2, 0));
+        let receiver = from.receiver();
+        for payload in [&b"first"[..], b"second"] {
+            let delivery = receiver.try_recv().unwrap();
+            assert_eq!((delivery.payload(), delivery.attempt()), (payload, 1));
+            delivery.ack().unwrap();
+        }
     }
 
     #[test]

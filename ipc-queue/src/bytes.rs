@@ -359,7 +359,7 @@ impl ByteSender {
         len: usize,
         options: &SendOptions,
     ) -> Result<Loan<'_>, SendPortError> {
-        options.check_key()?;
+        options.check_values()?;
         match &self.port {
             #[cfg(target_os = "linux")]
             Out::Shm(sender) => Ok(sender.lend_with(len, options, options.wait)?.into()),

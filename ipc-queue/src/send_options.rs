@@ -122,7 +122,8 @@ impl SendOptions {
     }
 
     /// Drops the message after `time`, in whole milliseconds, rounded up, unless a receiver holds
-    /// it then. Measured with the monotonic clock.
+    /// it then. Measured with the monotonic clock. A time that ends with the message's delay or
+    /// before is refused, with [`SendFailure::NeverDelivered`].
     pub fn expires_in(mut self, time: Duration) -> Self {
         self.expires_in = Some(time);
         self
@@ -184,13 +185,19 @@ impl SendOptions {
         missing.map_or(Ok(()), |feature| Err(Unsupported::by_transport(feature)))
     }
 
-    /// Checks that the key, if there is one, distinguishes messages.
+    /// Checks that the key, if there is one, distinguishes messages, and that the message does not
+    /// expire before it can be delivered.
     ///
     /// # Errors
-    /// [`SendFailure::EmptyKey`].
-    pub fn check_key(&self) -> Result<(), SendFailure> {
-        match self.key {
-            Some(key) if key.is_empty() => Err(SendFailure::EmptyKey),
+    /// [`SendFailure::EmptyKey`], [`SendFailure::NeverDelivered`].
+    pub fn check_values(&self) -> Result<(), SendFailure> {
+        if self.key.is_some_and(Key::is_empty) {
+            return Err(SendFailure::EmptyKey);
+        }
+        match (self.delay, self.expires_in) {
+            (delay, Some(expires_in)) if expires_in <= delay => {
+                Err(SendFailure::NeverDelivered { delay, expires_in })
+            }
             _ => Ok(()),
         }
     }
@@ -234,10 +241,28 @@ mod tests {
 
     #[test]
     fn only_an_empty_key_is_invalid() {
-        let checked = |key: &str| SendOptions::new().key(key).check_key();
+        let checked = |key: &str| SendOptions::new().key(key).check_values();
         assert_eq!(checked(""), Err(SendFailure::EmptyKey));
         assert_eq!((checked("0"), checked("\0")), (Ok(()), Ok(())));
-        assert_eq!(SendOptions::new().check_key(), Ok(()));
+        assert_eq!(SendOptions::new().check_values(), Ok(()));
+    }
+
+    #[test]
+    fn a_message_that_would_expire_before_it_is_delivered_is_refused() {
+        let [short, long] = [Duration::from_secs(5), Duration::from_secs(10)];
+        let checked = |delay, expires_in| {
+            let options = SendOptions::new().delay(delay).expires_in(expires_in);
+            options.check_values()
+        };
+        assert_eq!(checked(short, long), Ok(()));
+        for (delay, expires_in) in [
+            (long, short),
+            (short, short),
+            (Duration::ZERO, Duration::ZERO),
+        ] {
+            let never = SendFailure::NeverDelivered { delay, expires_in };
+            assert_eq!(checked(delay, expires_in), Err(never));
+        }
     }
 
     #[test]

@@ -66,6 +66,10 @@ pub struct QueueStats {
     pub paused: bool,
     /// Set if the queue is closed, now.
     pub closed: bool,
+    /// Set if the counters, and `participants`, are about this process only: what it did since it
+    /// opened the queue. The transport then has no common counters. What is marked *now* is about
+    /// the queue in any case. Over a socket, the process is the server.
+    pub only_this_process: bool,
 }
 
 impl QueueStats {

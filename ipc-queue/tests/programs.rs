@@ -6,13 +6,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ipc_proto::Name;
 use ipc_queue::transport::{OpenMode, OpenRequest, Transport};
-use ipc_queue::{QueueStats, ShmQueue};
+use ipc_queue::{ByteQueue, QueueStats, ShmQueue};
 use ipc_shm::Namespace;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
@@ -76,19 +76,23 @@ impl Place {
         assert!(self.start(example, args).child.wait().unwrap().success());
     }
 
-    /// Removes the queue, which must be the only one, and returns its last figures.
-    fn remove(&self, queue: &str) -> QueueStats {
-        let namespace = Namespace::in_folder(self.root(), "default").unwrap();
-        let name = Name::new(queue).unwrap();
+    fn namespace(&self) -> Namespace {
+        Namespace::in_folder(self.root(), "default").unwrap()
+    }
+
+    fn open(&self, queue: &str) -> ShmQueue {
         let request = OpenRequest {
             mode: OpenMode::Open,
             payload: OpenRequest::ANY_PAYLOAD.to_owned(),
             ..OpenRequest::default()
         };
-        let opened = ShmQueue::open(&namespace, &name, &request).unwrap();
-        let stats = opened.stats().unwrap();
-        drop(opened);
-        assert!(ShmQueue::remove(&namespace, &name).unwrap());
+        ShmQueue::open(&self.namespace(), &Name::new(queue).unwrap(), &request).unwrap()
+    }
+
+    /// Removes the queue, which must be the only one, and returns its last figures.
+    fn remove(&self, queue: &str) -> QueueStats {
+        let stats = self.open(queue).stats().unwrap();
+        assert!(ShmQueue::remove(&self.namespace(), &Name::new(queue).unwrap()).unwrap());
         assert!(!self.root().exists());
         stats
     }
@@ -159,6 +163,21 @@ fn the_program_in_the_readme_works_between_two_processes() {
         stats.ready <= 1 && stats.in_use() == stats.ready,
         "{stats:?}"
     );
+}
+
+/// `ipc send --raw` can send what is no text of the program's type.
+#[test]
+fn the_program_in_the_readme_continues_after_a_message_that_it_cannot_read() {
+    let place = Place::new();
+    place.run("quickstart", &[]);
+    let queue = ByteQueue::over(Arc::new(place.open("jobs")));
+    queue.sender().send(b"\xc1").unwrap();
+    place.run("quickstart", &[]);
+    let mut worker = place.start("quickstart", &["work"]);
+    for n in (1..=10).chain(1..=10) {
+        assert_eq!(worker.line(), format!("job {n}, attempt 1"));
+    }
+    worker.kill();
 }
 
 #[test]

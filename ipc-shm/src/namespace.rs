@@ -21,7 +21,7 @@ use ipc_proto::{Name, NameError};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, Flock, FlockArg, OFlag, openat};
-use nix::sys::stat::{FileStat, Mode, fstat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmodat, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use thiserror::Error;
 
@@ -77,6 +77,15 @@ pub enum NamespaceError {
     )]
     NotAFolder {
         /// Its path.
+        path: PathBuf,
+    },
+    /// The path depends on the working directory, so it names other folders in other processes.
+    #[error(
+        "{path:?} names another folder in each working directory: set IPC_SHM_DIR to an absolute \
+         path"
+    )]
+    Relative {
+        /// The path.
         path: PathBuf,
     },
     /// Another user owns the folder.
@@ -158,7 +167,8 @@ pub enum NamespaceError {
 
 impl Namespace {
     /// Returns this user's namespace `name`. It is in `/dev/shm/ipc.<uid>`, or in the folder given
-    /// by the environment variable `IPC_SHM_DIR`, if that is not empty. Creates nothing yet.
+    /// by the environment variable `IPC_SHM_DIR`, if that is not empty. That must be an absolute
+    /// path. Creates nothing yet.
     ///
     /// A privileged program (set-uid, set-gid, file capabilities) ignores the variable, because its
     /// caller controls it.
@@ -322,10 +332,21 @@ fn open_folder(
     full: &Path,
     missing: Missing,
 ) -> Result<Option<OwnedFd>, NamespaceError> {
+    if parent.is_none() && path.is_relative() {
+        return Err(NamespaceError::Relative {
+            path: path.to_owned(),
+        });
+    }
     let parent = parent.map_or(AT_FDCWD, AsFd::as_fd);
     if missing == Missing::IsMade {
         match mkdirat(parent, path, Mode::S_IRWXU) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+            // The umask may have taken rights of the user, who could not repair the folder later.
+            Ok(()) => match fchmodat(parent, path, Mode::S_IRWXU, FchmodatFlags::FollowSymlink) {
+                // Removed with another process's last segment.
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(io_error("set the mode of folder", full, errno)),
+            },
+            Err(Errno::EEXIST) => {}
             Err(Errno::ENOENT) if full != path => return Ok(None),
             Err(errno) => return Err(io_error("create folder", full, errno)),
         }

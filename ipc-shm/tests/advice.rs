@@ -315,3 +315,24 @@ fn a_folder_or_a_file_that_others_can_access_is_closed_to_them() {
         SharedBuffer::connect(&namespace, "b").unwrap();
     }
 }
+
+/// Processes with other working directories would use other queues of the same name.
+#[test]
+fn a_folder_that_depends_on_the_working_directory_is_named_by_its_absolute_path() {
+    let (folder, _) = scratch();
+    let relative = Namespace::in_folder("target", "test").unwrap();
+    for refused in [
+        SharedBuffer::create(&relative, "buffer", 8)
+            .err()
+            .map(|e| e.to_string()),
+        relative.siblings().err().map(|e| e.to_string()),
+    ] {
+        let text = refused.expect("it is refused");
+        assert!(
+            text.contains("set IPC_SHM_DIR to an absolute path"),
+            "{text}"
+        );
+    }
+    let absolute = Namespace::in_folder(folder.path().join("root"), "test").unwrap();
+    SharedBuffer::create(&absolute, "buffer", 8).unwrap();
+}

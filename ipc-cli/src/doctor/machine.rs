@@ -9,18 +9,17 @@ use ipc_queue::transport::OpenMode;
 use ipc_queue::{ByteQueue, Name, QueueOptions, ShmQueue};
 use ipc_shm::Namespace;
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::statfs::{FsType, TMPFS_MAGIC, statfs};
 use nix::sys::statvfs::statvfs;
 use nix::sys::utsname::uname;
 
 use super::{Finding, Grade};
 use crate::exit;
 use crate::format;
+use crate::snapshot::is_in_memory;
 
 /// The prefix of the namespaces that doctors use.
 const OURS: &str = "doctor-";
 const TRIAL: &str = "trial";
-const RAMFS: FsType = FsType(0x8584_58f6);
 
 pub fn findings() -> Vec<Finding> {
     let version = format!("ipc {}", env!("CARGO_PKG_VERSION"));
@@ -92,8 +91,7 @@ fn memory() -> Option<Finding> {
         stat.blocks() as u64 * unit,
         stat.blocks_available() as u64 * unit,
     );
-    let kind = statfs(&folder).ok().map(|stat| stat.filesystem_type());
-    let is_on_disk = kind.is_some_and(|kind| ![TMPFS_MAGIC, RAMFS].contains(&kind));
+    let is_on_disk = is_in_memory(&folder) == Some(false);
     let figures = format!(
         "{} of {} free in {}{}",
         format::bytes(free),

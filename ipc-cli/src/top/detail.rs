@@ -102,7 +102,10 @@ fn changing(detail: &Detail<'_>, width: usize) -> Vec<Text<'static>> {
             picture::depth(line, bar),
             Span::raw(format!(" {} of {} places", line.in_use, line.capacity)),
         ]));
-        lines.extend(fact("rates", &rates(line), width));
+        let rates = rates(line);
+        if !rates.is_empty() {
+            lines.extend(fact("rates", &rates, width));
+        }
     }
     for key in CHANGING {
         let found = detail.facts.iter().find(|(name, _)| *name == key);
@@ -115,7 +118,9 @@ fn changing(detail: &Detail<'_>, width: usize) -> Vec<Text<'static>> {
 
 /// Says how fast the backlog changes, and when it ends.
 fn rates(line: &Line) -> String {
-    let (sent, acked) = (line.sent_per_second, line.acked_per_second);
+    let (Some(sent), Some(acked)) = (line.sent_per_second, line.acked_per_second) else {
+        return String::new();
+    };
     let rates = format!("{} sent, {} acked", per_second(sent), per_second(acked));
     let free = line.capacity.saturating_sub(line.in_use);
     let ends = match line.empty_in_seconds {

@@ -79,10 +79,9 @@ fn word_before(name: &[char], at: usize, room: usize) -> usize {
     let is_separator = |at: &usize| !name[*at].is_alphanumeric();
     let mut separators = (0..at).rev().filter(is_separator);
     // The first separator may be between the word and the difference.
-    let nearest = separators.next().unwrap_or(0);
-    let begin = match nearest + 1 == at {
-        true => separators.next().map_or(0, |separator| separator + 1),
-        false => nearest + 1,
+    let begin = match separators.next() {
+        Some(nearest) if nearest + 1 == at => separators.next().map_or(0, |at| at + 1),
+        nearest => nearest.map_or(0, |at| at + 1),
     };
     if at - begin <= room { begin } else { at }
 }
@@ -102,6 +101,18 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    /// A terminal whose size is not known has no columns.
+    #[test]
+    fn names_without_anything_in_common_fit_any_room() {
+        for room in 0..4 {
+            let short = shortened_apart(&["a", "bb", "media/jobs", "ccc"], room);
+            assert!(
+                short.iter().all(|form| form.chars().count() <= room.max(2)),
+                "{short:?}"
+            );
+        }
+    }
 
     #[test]
     fn names_that_differ_in_the_middle_show_where() {

@@ -171,7 +171,7 @@ impl<'v> Names<'v> {
 fn summary<'a>(view: &View, ui: &Ui, queues: &[&Line], names: &Names<'a>) -> Paragraph<'a> {
     let sum = |of: fn(&Line) -> u64| queues.iter().map(|line| of(line)).sum::<u64>();
     // Starts from zero, because the sum of no floats is minus zero.
-    let rates = queues.iter().map(|queue| queue.acked_per_second);
+    let rates = queues.iter().filter_map(|queue| queue.acked_per_second);
     let rate = rates.fold(0.0, |sum, rate| sum + rate);
     let of = match queues.len() == view.queues.len() {
         true => String::new(),
@@ -246,12 +246,18 @@ fn queue_table<'a>(queues: &[&'a Line], names: &Names<'_>, width: u16) -> Table<
             number(queue.held),
             number(queue.delayed),
             bad(queue.dead),
-            Cell::new(right(&per_second(queue.sent_per_second), 7)),
-            Cell::new(right(&per_second(queue.acked_per_second), 7)),
+            Cell::new(right(&known(queue.sent_per_second.map(per_second)), 7)),
+            Cell::new(right(&known(queue.acked_per_second.map(per_second)), 7)),
             Cell::new(right(&oldest, 6)),
             Cell::new(right(&empty, 6)),
-            number(queue.redelivered),
-            number(queue.processes),
+            Cell::new(right(
+                &known(queue.redelivered.map(|count| count.to_string())),
+                6,
+            )),
+            Cell::new(right(
+                &known(queue.processes.map(|count| count.to_string())),
+                6,
+            )),
             bad(queue.deaths),
             Cell::new(state(queue)).style(Style::new().fg(color)),
         ]
@@ -368,6 +374,11 @@ fn node_table(nodes: &[NodeLine], width: u16) -> Table<'_> {
         ]
     });
     columns::table(&NODES, &widths, rows)
+}
+
+/// Returns the text of a figure, if it is known.
+fn known(figure: Option<String>) -> String {
+    figure.unwrap_or_else(|| "–".to_owned())
 }
 
 fn number(number: u64) -> Cell<'static> {

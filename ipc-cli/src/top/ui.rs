@@ -84,7 +84,7 @@ impl Sort {
             Self::Held => line.held as f64,
             Self::Dead => line.dead as f64,
             Self::Oldest => line.oldest_seconds.unwrap_or(-1.0),
-            Self::Rate => line.acked_per_second,
+            Self::Rate => line.acked_per_second.unwrap_or(-1.0),
         }
     }
 }

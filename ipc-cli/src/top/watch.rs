@@ -40,10 +40,11 @@ pub struct Line {
     pub held: u64,
     pub delayed: u64,
     pub dead: u64,
-    pub processes: u64,
-    pub sent_per_second: f64,
-    pub acked_per_second: f64,
-    pub redelivered: u64,
+    /// `None`, like the next three, over a transport where each process knows only its own.
+    pub processes: Option<u64>,
+    pub sent_per_second: Option<f64>,
+    pub acked_per_second: Option<f64>,
+    pub redelivered: Option<u64>,
     /// The larger of two numbers: receivers that died over a message, and processes that vanished
     /// without leaving.
     pub deaths: u64,
@@ -362,6 +363,7 @@ impl Known {
         };
         let (sent, acked) = (rate(|stats| stats.sent), rate(|stats| stats.acked));
         let drains = stats.ready > 0 && acked > sent;
+        let is_known = !stats.only_this_process;
         let blocked = match &self.subject {
             Subject::Mapped(inspector) => Some(inspector.blocked()),
             Subject::Asked(_) => None,
@@ -374,11 +376,11 @@ impl Known {
             held: stats.leased,
             delayed: stats.delayed,
             dead: stats.dead,
-            processes: stats.participants,
-            sent_per_second: sent,
-            acked_per_second: acked,
+            processes: is_known.then_some(stats.participants),
+            sent_per_second: is_known.then_some(sent),
+            acked_per_second: is_known.then_some(acked),
             empty_in_seconds: drains.then(|| stats.ready as f64 / (acked - sent)),
-            redelivered: stats.redelivered,
+            redelivered: is_known.then_some(stats.redelivered),
             deaths: stats.crashes.max(self.died.len() as u64),
             oldest_seconds: self
                 .subject

@@ -33,9 +33,10 @@ struct Sample {
     at_ms: u64,
     /// The queue's number. A new queue of the same name has another one, and counts from zero.
     id: u64,
-    sent: u64,
-    delivered: u64,
-    acked: u64,
+    /// `None`, like the next two, over a transport where each process counts only what it did.
+    sent: Option<u64>,
+    delivered: Option<u64>,
+    acked: Option<u64>,
     ready: u32,
     held: u32,
     delayed: u32,
@@ -69,13 +70,14 @@ impl Histories {
 impl Sample {
     fn of(at_ms: u64, id: u64, stats: &QueueStats) -> Self {
         // A queue has fewer places than that.
+        let common = |count| (!stats.only_this_process).then_some(count);
         let places = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         Self {
             at_ms,
             id,
-            sent: stats.sent,
-            delivered: stats.received,
-            acked: stats.acked,
+            sent: common(stats.sent),
+            delivered: common(stats.received),
+            acked: common(stats.acked),
             ready: places(stats.ready),
             held: places(stats.leased),
             delayed: places(stats.delayed),
@@ -128,13 +130,13 @@ impl History {
         })
     }
 
-    fn rates(&self, counter: fn(&Sample) -> u64) -> Vec<Option<f64>> {
+    fn rates(&self, counter: fn(&Sample) -> Option<u64>) -> Vec<Option<f64>> {
         let mut last: Option<&Sample> = None;
         let rate = |sample| {
             let before = last.replace(sample)?;
             let ms = sample.at_ms - before.at_ms;
             let is_known = before.id == sample.id && ms <= GAP_MS;
-            let more = counter(sample).checked_sub(counter(before))?;
+            let more = counter(sample)?.checked_sub(counter(before)?)?;
             is_known.then(|| more as f64 * 1000.0 / ms as f64)
         };
         self.0.iter().map(rate).collect()

@@ -1,17 +1,18 @@
 //! One command for one message.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use ipc_queue::{ByteDelivery, Nack, SettleError};
+use ipc_queue::{ByteDelivery, MessageId, Nack, SettleError};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -99,7 +100,8 @@ impl Job<'_> {
                 let _ = self.put_off(delivery, Duration::ZERO, "");
                 return Err(cannot_start(self.what, &error));
             }
-            // Its message is too large for a command line, or the machine lacks a resource.
+            Err(error) if is(&error, Errno::E2BIG) => return self.too_large(delivery, &error),
+            // The machine lacks a resource, such as processes, memory or room for the file.
             Err(error) => return self.not_started(delivery, &error),
         };
         let guard = slot.guard().context("looking for the guard")?;
@@ -127,22 +129,21 @@ impl Job<'_> {
         })
     }
 
-    fn not_started(&self, delivery: ByteDelivery<'_>, error: &io::Error) -> Result<Report> {
-        let (id, attempt) = (delivery.id(), delivery.attempt());
+    /// Its headers do not fit the environment of a command.
+    fn too_large(&self, delivery: ByteDelivery<'_>, error: &io::Error) -> Result<Report> {
+        let ids = (delivery.id(), delivery.attempt());
         let reason = format!("the command was not started: {error}");
         delivery.nack_with(Nack::new().reason(&reason))?;
-        Ok(Report::Job {
-            value: json!({
-                "message": id.to_string(),
-                "attempt": attempt,
-                "outcome": "nacked",
-                "exit_code": null,
-                "signal": null,
-                "reason": reason,
-                "run_seconds": 0.0,
-            }),
-            note: Some(format!("message {id}, attempt {attempt}: nacked: {reason}")),
-        })
+        Ok(without_run(ids, &Outcome::Nacked { reason }))
+    }
+
+    /// A shortage of the machine may last, and is not the message's fault: it costs no attempt.
+    fn not_started(&self, delivery: ByteDelivery<'_>, error: &io::Error) -> Result<Report> {
+        const PAUSE: Duration = Duration::from_secs(1);
+        let ids = (delivery.id(), delivery.attempt());
+        let reason = format!("the command was not started: {error}");
+        self.put_off(delivery, PAUSE, &reason)?;
+        Ok(without_run(ids, &Outcome::Snoozed { reason }))
     }
 
     /// Starts the command. Tries again if its guard was just killed, so that there was no group to
@@ -171,7 +172,7 @@ impl Job<'_> {
             .map(|folder| folder.path().join("payload"));
         let input = match &file {
             Some(path) => {
-                fs::write(path, &payload)?;
+                write_payload(path, &payload)?;
                 Stdio::null()
             }
             None => in_memory(&payload)?.into(),
@@ -306,9 +307,35 @@ impl Job<'_> {
     }
 }
 
+/// The report of a message whose command was not started.
+fn without_run((id, attempt): (MessageId, u8), outcome: &Outcome) -> Report {
+    let (name, reason) = (outcome.name(), outcome.reason());
+    Report::Job {
+        value: json!({
+            "message": id.to_string(),
+            "attempt": attempt,
+            "outcome": name,
+            "exit_code": null,
+            "signal": null,
+            "reason": reason,
+            "run_seconds": 0.0,
+        }),
+        note: Some(format!("message {id}, attempt {attempt}: {name}: {reason}")),
+    }
+}
+
 /// Returns `true` if the error concerns the program, so that no message could be processed.
 fn is_of_the_program(error: &io::Error) -> bool {
-    is(error, Errno::ENOENT) || is(error, Errno::EACCES)
+    let codes = [
+        Errno::ENOENT,
+        Errno::EACCES,
+        Errno::ENOEXEC,
+        Errno::ENOTDIR,
+        Errno::EISDIR,
+        Errno::ELOOP,
+        Errno::ELIBBAD,
+    ];
+    codes.into_iter().any(|code| is(error, code))
 }
 
 fn is(error: &io::Error, code: Errno) -> bool {
@@ -347,6 +374,18 @@ fn in_memory(payload: &[u8]) -> io::Result<File> {
     file.write_all(payload)?;
     file.rewind()?;
     Ok(file)
+}
+
+/// Writes the payload file. Cleaners of `/tmp` delete folders that are not used for days, so the
+/// folder is made again if it is missing.
+fn write_payload(path: &Path, payload: &[u8]) -> io::Result<()> {
+    match (fs::write(path, payload), path.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new().mode(0o700).create(folder)?;
+            fs::write(path, payload)
+        }
+        (written, _) => written,
+    }
 }
 
 fn replace(arg: &OsStr, placeholder: &OsStr, with: &OsStr) -> OsString {
@@ -444,6 +483,18 @@ impl Errors {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_too_large_a_command_line_is_the_messages_fault() {
+        let of_the_program =
+            |code: Errno| is_of_the_program(&io::Error::from_raw_os_error(code as i32));
+        for code in [Errno::ENOENT, Errno::EACCES, Errno::ENOEXEC, Errno::ELOOP] {
+            assert!(of_the_program(code), "{code}");
+        }
+        for code in [Errno::E2BIG, Errno::EAGAIN, Errno::ENOMEM, Errno::ENOSPC] {
+            assert!(!of_the_program(code), "{code}");
+        }
+    }
 
     #[test]
     fn every_placeholder_is_replaced_and_nothing_else() {

@@ -96,3 +96,40 @@ fn a_reported_purge_on_a_server_really_happened() {
         }
     });
 }
+
+/// Each process counts only what it did itself, so a command would count nothing.
+#[test]
+fn counters_that_no_process_knows_are_unknown_and_not_zero() {
+    if !ipc_nats::testing::is_installed() {
+        println!("skipped: a NATS server: none is installed");
+        return;
+    }
+    let server = TestServer::start();
+    let queue = queue(&server, "counted");
+    let address = server.address("counted");
+    assert_eq!(queue.transport().stats().unwrap().sent, 2);
+    let stat = run(&["stat", &address, "--json"]).expect(0).json();
+    let list = run(&["ls", &address, "--json"]).expect(0).json();
+    for stats in [&stat["stats"], &list[0]["stats"]] {
+        assert_eq!(stats["ready"], 2);
+        for unknown in ["sent", "received", "acked", "crashes", "participants"] {
+            assert!(stats[unknown].is_null(), "{unknown}: {stats}");
+        }
+    }
+    let top = run(&["top", &address, "--json"]).expect(0).json();
+    let line = &top["queues"][0];
+    assert_eq!(line["ready"], 2);
+    for unknown in [
+        "sent_per_second",
+        "acked_per_second",
+        "redelivered",
+        "processes",
+    ] {
+        assert!(line[unknown].is_null(), "{unknown}: {line}");
+    }
+    let text = run(&["stat", &address]).expect(0).out;
+    assert!(text.contains("unknown: over this transport"), "{text}");
+    let figures = run(&["stat", &address, "--prometheus"]).expect(0).out;
+    assert!(figures.contains("ipc_queue_ready"), "{figures}");
+    assert!(!figures.contains("_total"), "{figures}");
+}

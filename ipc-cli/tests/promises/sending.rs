@@ -66,6 +66,17 @@ fn a_duplicate_is_reported_in_text_in_json_and_by_its_code() {
 }
 
 #[test]
+fn a_message_that_no_receiver_would_get_is_refused() {
+    let place = Place::new("never");
+    let name = place.name("jobs");
+    let send = ["send", &name, "one", "--create", "--expires-in"];
+    run(&[&send[..], &["0s"]].concat()).expect(2);
+    run(&[&send[..], &["5s", "--delay", "10s"]].concat()).expect(2);
+    assert!(place.look("jobs").is_none());
+    run(&[&send[..], &["1h", "--delay", "10s"]].concat()).expect(0);
+}
+
+#[test]
 fn an_empty_key_is_refused_by_the_command_and_by_the_library() {
     let place = Place::new("empty-key");
     let queue = place.make("jobs", &keyed());

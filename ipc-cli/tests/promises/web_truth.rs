@@ -114,7 +114,10 @@ fn all_say(place: &Place, web: &Web, name: &str, quiet: &QueueStats, numbers: [u
     let stat = run(&["stat", name, "--json"]).expect(0).json();
     let shown = web.json(&path("queues", name));
     assert_eq!(shown["stats"], stat["stats"]);
-    assert_eq!(stat["stats"], serde_json::to_value(quiet).unwrap());
+    let mut known = serde_json::to_value(quiet).unwrap();
+    // Shown as counters that are null.
+    known.as_object_mut().unwrap().remove("only_this_process");
+    assert_eq!(stat["stats"], known);
     check(&stat["stats"], &["ready", "dead", "leased"], numbers);
     let top = run(&["top", &place.0, "--json", "--every", "1ms"])
         .expect(0)

@@ -2,7 +2,8 @@
 //! ends.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -337,6 +338,67 @@ fn a_missing_command_costs_no_message() {
     }
     let stats = queue.transport().stats().unwrap();
     assert_eq!((stats.ready, stats.received), (1, 0));
+}
+
+/// A script without a first line that names its interpreter.
+#[test]
+fn a_command_that_cannot_start_costs_no_message_an_attempt() {
+    let place = Place::new("work-noexec");
+    let queue = place.make("jobs", &options(4).attempt_limit(1));
+    send(&queue, "one");
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("script");
+    fs::write(&script, "true\n").unwrap();
+    fs::set_permissions(&script, Permissions::from_mode(0o700)).unwrap();
+    let name = place.name("jobs");
+    let command = script.to_str().unwrap();
+    let ended = run(&["work", &name, "--idle-timeout", "0s", "--", command]).expect(1);
+    assert!(ended.error().contains(command), "{ended:?}");
+    let stats = queue.transport().stats().unwrap();
+    assert_eq!((stats.ready, stats.dead), (1, 0), "{stats:?}");
+    assert_eq!(queue.receiver().try_recv().unwrap().attempt(), 1);
+}
+
+#[test]
+fn a_deleted_payload_folder_is_made_again() {
+    let place = Place::new("work-cleaner");
+    let queue = place.make("jobs", &options(4).attempt_limit(1));
+    send(&queue, "one");
+    send(&queue, "two");
+    let script = "rm -r \"$(dirname {})\"";
+    run(&work(
+        &place.name("jobs"),
+        &["--idle-timeout", "0s"],
+        script,
+    ))
+    .expect(0);
+    assert_eq!(queue.transport().stats().unwrap().acked, 2);
+}
+
+#[test]
+fn an_idle_limit_reports_messages_that_a_pause_keeps_back() {
+    let place = Place::new("work-paused");
+    let queue = place.make_with_one("jobs");
+    queue.transport().pause().unwrap();
+    let name = place.name("jobs");
+    for limit in ["0s", "200ms"] {
+        let ended = run(&work(&name, &["--idle-timeout", limit], "true")).expect(5);
+        assert!(ended.error().contains(&format!("ipc resume {name}")));
+    }
+    run(&["resume", &name]).expect(0);
+    run(&work(&name, &["--idle-timeout", "0s"], "true")).expect(0);
+    assert_eq!(queue.transport().stats().unwrap().acked, 1);
+    queue.transport().pause().unwrap();
+    run(&work(&name, &["--idle-timeout", "0s"], "true")).expect(0);
+}
+
+#[test]
+fn an_empty_placeholder_is_refused() {
+    let place = Place::new("work-placeholder");
+    let queue = place.make_with_one("jobs");
+    let name = place.name("jobs");
+    run(&work(&name, &["--placeholder", ""], "true")).expect(2);
+    assert_eq!(queue.transport().stats().unwrap().received, 0);
 }
 
 #[test]

@@ -22,6 +22,7 @@ use super::ticket::{Canceller, Entry};
 use super::wire::Job;
 use super::{Pool, PoolError, Ticket};
 use crate::request::{Client, OpenError, PendingReply, Request, RequestError, Server};
+use crate::value;
 
 /// A job of another program.
 #[derive(Debug, Serialize, Deserialize)]
@@ -244,7 +245,7 @@ impl PoolClient {
     ) -> Result<RemoteTicket<O>, RemoteJobError> {
         let job = RemoteJob {
             handler: name.to_owned(),
-            input: codec::encode(input)?,
+            input: value::encode(input)?,
         };
         Ok(RemoteTicket {
             reply: self.0.send_with(&job, options)?,
@@ -259,7 +260,7 @@ impl<O: DeserializeOwned> RemoteTicket<O> {
     /// # Errors
     /// [`RequestError::Failed`] with the reason that the pool gives.
     pub fn wait(self) -> Result<O, RemoteJobError> {
-        Ok(codec::decode(&self.reply.wait()?)?)
+        Ok(value::decode(&self.reply.wait()?)?)
     }
 
     /// Waits for the answer, for at most `timeout`.
@@ -267,7 +268,7 @@ impl<O: DeserializeOwned> RemoteTicket<O> {
     /// # Errors
     /// [`RequestError::TimedOut`]; otherwise those of [`wait`](Self::wait).
     pub fn wait_timeout(self, timeout: Duration) -> Result<O, RemoteJobError> {
-        Ok(codec::decode(&self.reply.wait_timeout(timeout)?)?)
+        Ok(value::decode(&self.reply.wait_timeout(timeout)?)?)
     }
 
     /// Returns `true` if the answer has come, or cannot come any more.

@@ -18,6 +18,7 @@ use thiserror::Error;
 use super::ticket::{Canceller, Entry};
 use super::wire::{Job, LENGTH_BYTES};
 use super::{Pool, PoolError, Ticket, dead_letters};
+use crate::value;
 
 /// A job that was not submitted, with the reason.
 #[derive(Error)]
@@ -209,7 +210,7 @@ impl Pool {
         input: &I,
         send: impl FnOnce(&[u8]) -> Result<(), PoolError>,
     ) -> Result<impl FnOnce(u64) -> Result<(), PoolError>, PoolError> {
-        let input = codec::encode(input)?;
+        let input = value::encode(input)?;
         let attempts = self.shared.limits.retry.attempts();
         Ok(move |ticket| {
             let job = Job {

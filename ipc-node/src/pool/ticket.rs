@@ -8,11 +8,11 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ipc_proto::codec;
 use serde::de::DeserializeOwned;
 
 use super::job_error::{Answer, JobError};
 use super::job_events::{JobEvent, JobEvents};
+use crate::value;
 
 /// The state of a job whose answer was not fetched.
 #[derive(Debug, Default)]
@@ -330,7 +330,7 @@ impl<T> Default for OpenTickets<T> {
 
 pub(super) fn decoded<T: DeserializeOwned>(answer: Answer) -> Result<T, JobError> {
     let bytes = answer?;
-    codec::decode(&bytes).map_err(|error| JobError::Decode {
+    value::decode(&bytes).map_err(|error| JobError::Decode {
         message: error.to_string(),
     })
 }

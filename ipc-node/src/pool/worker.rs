@@ -32,6 +32,7 @@ use super::lifeline;
 use super::outage::{self, Outage, is_temporary};
 use super::retry::Attempts;
 use super::wire::{self, Blob, Job, PLACE, Report, What, WorkerConfig};
+use crate::value;
 
 /// The handlers of a worker, by name. The pool's program and its workers need the same set.
 ///
@@ -146,9 +147,9 @@ impl Handlers {
     {
         let run = move |input: &[u8], context: &Context<'_>| {
             let unfit = |error: CodecError| Failure::Unfit(error.to_string());
-            let input = codec::decode(input).map_err(unfit)?;
+            let input = value::decode(input).map_err(unfit)?;
             let output = run(input, context).map_err(|error| Failure::Error(error.to_string()))?;
-            codec::encode(&output).map_err(unfit)
+            value::encode(&output).map_err(unfit)
         };
         self.by_name.insert(name.to_owned(), Box::new(run));
         self

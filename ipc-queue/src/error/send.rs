@@ -110,6 +110,17 @@ pub enum SendFailure {
         "the key is empty (is a variable unset?); use a key that distinguishes messages, or none"
     )]
     EmptyKey,
+    /// The message would expire before its delay ends, so that no receiver would get it.
+    #[error(
+        "the message would expire after {expires_in:?}, but is not delivered before {delay:?}, so \
+         no receiver would get it: use a longer time to live, or a shorter delay"
+    )]
+    NeverDelivered {
+        /// Its delay.
+        delay: Duration,
+        /// Its time to live.
+        expires_in: Duration,
+    },
     /// The places for this key are taken by keys that were sent within the window.
     #[error(
         "the queue remembers {keys} keys, each for {window:?}, and has no place for this one; \

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use ipc_proto::{QueueSettings, Timestamp, codec};
 use ipc_shm::clock;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::error::SnapshotError;
@@ -171,12 +172,18 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Self, SnapshotError> {
-        let file = File::open(path).map_err(|error| match error.kind() {
+        // A pipe would otherwise be waited for until a process writes to it.
+        let mut options = OpenOptions::new();
+        let options = options
+            .read(true)
+            .custom_flags(OFlags::NONBLOCK.bits() as i32);
+        let file = options.open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => SnapshotError::NoFile {
                 file: path.to_owned(),
             },
             _ => SnapshotError::io(path, error),
         })?;
+        let is_file = file.metadata().is_ok_and(|found| found.is_file());
         let mut start = [0; 12];
         let mut file = BufReader::new(file);
         let damaged = |reason: &str| SnapshotError::Damaged {
@@ -184,6 +191,9 @@ impl Reader {
             at: 0,
             reason: reason.to_owned(),
         };
+        if !is_file {
+            return Err(damaged("it is not an ordinary file"));
+        }
         match file.read_exact(&mut start) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(damaged("it is too short to be a snapshot"));

@@ -254,6 +254,24 @@ fn a_snapshot_is_not_restored_into_a_queue_without_keys_or_with_other_payloads()
 }
 
 #[test]
+fn a_pipe_is_neither_waited_for_nor_a_snapshot() {
+    let stage = Stage::new();
+    stage.open("q", QueueOptions::new());
+    nix::unistd::mkfifo(&stage.file(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let refused = stage.save("q").unwrap_err();
+    assert!(
+        matches!(refused, SnapshotError::FileExists { .. }),
+        "{refused}"
+    );
+    let refused = stage.restore("q", &QueueOptions::new()).unwrap_err();
+    assert!(
+        matches!(refused, SnapshotError::Damaged { .. }),
+        "{refused}"
+    );
+    ByteQueue::open(stage.address("q")).unwrap();
+}
+
+#[test]
 fn a_queue_in_use_is_neither_saved_nor_changed() {
     let stage = Stage::new();
     let queue = stage.open("q", QueueOptions::new());

@@ -176,9 +176,9 @@ impl From<SendFailure> for SendFailed {
             SendFailure::Closed => Self::Closed,
             SendFailure::Damaged { reason } => Self::Damaged(reason),
             SendFailure::Unavailable(cause) => Self::Gone(cause.into()),
-            other @ (SendFailure::EmptyKey | SendFailure::Encode(_)) => {
-                Self::Gone(QueueGone::Other(other.to_string()))
-            }
+            other @ (SendFailure::EmptyKey
+            | SendFailure::NeverDelivered { .. }
+            | SendFailure::Encode(_)) => Self::Gone(QueueGone::Other(other.to_string())),
         }
     }
 }

@@ -14,6 +14,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipc_shm::{Generation, KeptSocket};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use super::frame::{self, Carried, Reader, Received};
 use super::wire::{Answer, Ask, Greeting, Head, Hello, MAGIC, PROTOCOL, Refusal, Welcome};
@@ -79,10 +81,9 @@ impl Link {
         path: &Path,
         answer_limit: Duration,
     ) -> Result<(Self, Welcome), NotConnected> {
-        let socket = UnixStream::connect(path).map_err(not_connected)?;
+        let socket = connect_within(path, answer_limit)?;
         check_server(&socket)?;
         let wire = |error| NotConnected::Wire(WireError::io(error));
-        socket.set_write_timeout(Some(answer_limit)).map_err(wire)?;
         let mut link = Self {
             socket: KeptSocket::new(socket).map_err(wire)?,
             answer_limit,
@@ -337,6 +338,30 @@ impl Inbox {
             }
         }
         Ok(())
+    }
+}
+
+/// Connects to a socket. A server that is stopped accepts no connection, and after a while the
+/// kernel keeps no more of them waiting for it. The write time-out of a socket also limits this
+/// wait.
+fn connect_within(path: &Path, limit: Duration) -> Result<UnixStream, NotConnected> {
+    let deadline = Instant::now().checked_add(limit);
+    let wire = |error| NotConnected::Wire(WireError::io(error));
+    let address = SocketAddrUnix::new(path).map_err(|error| not_connected(error.into()))?;
+    let family = AddressFamily::UNIX;
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let socket = UnixStream::from(socket.map_err(|error| wire(error.into()))?);
+    socket.set_write_timeout(Some(limit)).map_err(wire)?;
+    loop {
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Ok(socket),
+            // A signal: the wait begins again.
+            Err(Errno::INTR) if deadline.is_none_or(|end| Instant::now() < end) => {}
+            Err(Errno::INTR | Errno::AGAIN) => {
+                return Err(NotConnected::Wire(WireError::Io(silence(limit))));
+            }
+            Err(error) => return Err(not_connected(error.into())),
+        }
     }
 }
 

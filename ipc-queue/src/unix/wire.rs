@@ -22,7 +22,7 @@ use crate::stats::QueueStats;
 use crate::wait::Wait;
 
 /// The protocol version. It changes with every change of the messages below.
-pub(super) const PROTOCOL: u16 = 5;
+pub(super) const PROTOCOL: u16 = 6;
 pub(super) const MAGIC: [u8; 4] = *b"ipcq";
 
 /// The beginning of every version's `Hello`.

@@ -162,6 +162,21 @@ fn an_empty_key_is_replaced_by_one_that_distinguishes_or_by_none() {
 }
 
 #[test]
+fn a_message_that_would_expire_first_is_sent_with_another_time_or_delay() {
+    let place = Place::new("shm");
+    let queue = small().open_bytes(&place.0).unwrap();
+    let [short, long] = [Duration::from_secs(60), Duration::from_secs(3600)];
+    let options = SendOptions::new().delay(long).expires_in(short);
+    let refused = queue.sender().send_with(b"never", &options).unwrap_err();
+    advises(refused, "use a longer time to live, or a shorter delay");
+    let options = SendOptions::new().delay(long).expires_in(2 * long);
+    queue.sender().send_with(b"in an hour", &options).unwrap();
+    let options = SendOptions::new().delay(short / 2).expires_in(short);
+    queue.sender().send_with(b"soon", &options).unwrap();
+    assert_eq!(queue.transport().stats().unwrap().delayed, 2);
+}
+
+#[test]
 fn a_feature_that_a_queue_lacks_is_asked_for_in_its_options() {
     let (place, other) = (Place::new("shm"), Place::new("shm"));
     let queue = small().open_bytes(&place.0).unwrap();

@@ -334,8 +334,8 @@ class OneQueue {
       tile("Delayed", "delayed", count(stats.delayed)),
       tile("Dead letters", "dead", count(stats.dead), "", stats.dead > 0),
       tile("Oldest", "oldest", duration(stat.oldest_seconds)),
-      tile("Sent", "sent", short(line.sent_per_second), "/s"),
-      tile("Acked", "acked", short(line.acked_per_second), "/s"),
+      tile("Sent", "sent", perSecond(line.sent_per_second)),
+      tile("Acked", "acked", perSecond(line.acked_per_second)),
     );
     // Read again only when the number changed, and now and then.
     const version = `${stats.dead} ${stats.buried} ${stats.nacked} ${Math.floor(performance.now() / HISTORY_MS)}`;
@@ -440,7 +440,7 @@ class OneQueue {
       ["Leases ended", stats.expiries], ["Receivers died", stats.crashes], ["Settled too late", stats.leases_lost],
       ["Refused, no room", stats.refused], ["Expired", stats.expired], ["Purged", stats.purged],
       ["Pushed out", stats.overflowed], ["Duplicates", stats.duplicates]];
-    return card("Since it was made", list(facts.filter(([, value]) => value !== undefined)
+    return card("Since it was made", list(facts.filter(([, value]) => value !== undefined && value !== null)
       .map(([name, value]) => [name, count(value)])));
   }
 

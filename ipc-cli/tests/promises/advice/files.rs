@@ -134,3 +134,22 @@ fn a_nonempty_folder_is_inspected_before_removal() {
     assert_eq!(Ended::of(program("sh").args(["-c", &advice])).code, 0);
     folder.run(&["create", "jobs"]).expect(0);
 }
+
+/// A umask that takes rights of the user must not make a folder that the user cannot open.
+#[test]
+fn a_folder_is_usable_whatever_the_umask_is() {
+    let folder = Folder::new();
+    let mut shell = program("sh");
+    shell.args([
+        "-c",
+        "umask 777 && exec \"$0\" create jobs",
+        env!("CARGO_BIN_EXE_ipc"),
+    ]);
+    Ended::of(shell.env("IPC_SHM_DIR", folder.0.path())).expect(0);
+    let made = folder.0.path().join("default");
+    assert_eq!(
+        fs::metadata(made).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+    folder.run(&["send", "jobs", "one"]).expect(0);
+}

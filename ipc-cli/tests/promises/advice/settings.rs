@@ -164,6 +164,8 @@ fn a_missing_feature_is_named_with_its_option() {
         .run(&["send", "jobs", "now", "--key", "17"])
         .expect(5);
     advises(&refused, "ipc create QUEUE --dedup-window");
+    let refused = folder.run(&["forget", "jobs", "17"]).expect(5);
+    advises(&refused, "ipc create QUEUE --dedup-window");
     folder
         .run(&["create", "both", "--priorities", "--dedup-window", "60s"])
         .expect(0);

@@ -34,6 +34,21 @@ fn a_queue_that_is_too_small_is_named_with_the_needed_size() {
 }
 
 #[test]
+fn a_file_in_memory_is_reported_so_that_it_is_copied_to_a_disk() {
+    let (folder, files) = (Folder::new(), tempfile::tempdir_in("/dev/shm").unwrap());
+    folder.run(&["send", "jobs", "one", "--create"]).expect(0);
+    let saved = files.path().join("saved").display().to_string();
+    let ended = folder.run(&["save", "jobs", &saved]).expect(0);
+    assert!(ended.err.contains("move it to a disk"), "{ended:?}");
+    let disk = tempfile::tempdir().unwrap();
+    let copy = disk.path().join("saved").display().to_string();
+    fs::copy(&saved, &copy).unwrap();
+    folder.run(&["restore", &copy, "jobs"]).expect(0);
+    let ended = folder.run(&["recv", "jobs"]).expect(0);
+    assert_eq!(ended.out, "one\n");
+}
+
+#[test]
 fn a_queue_in_use_is_saved_once_its_users_are_gone() {
     let (folder, files) = (Folder::new(), tempfile::tempdir().unwrap());
     let saved = files.path().join("saved").display().to_string();

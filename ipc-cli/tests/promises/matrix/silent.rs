@@ -5,11 +5,13 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tempfile::TempDir;
 
 use super::endless::{self, Home};
 use super::{Case, Cell, for_each};
-use crate::place::{Ended, Running, ipc, run, run_with};
+use crate::place::{Ended, Place, Running, ipc, run, run_with};
 use crate::signals::{ENDS, signal};
 
 /// The placeholders for addresses in the arguments of a row.
@@ -70,6 +72,42 @@ fn a_server_that_never_answers_is_unreachable_for_every_command() {
         let ended = run(&args).expect(6);
         assert!(ended.out.is_empty(), "{args:?}: {ended:?}");
     }
+}
+
+/// A stopped server accepts nothing, and the kernel keeps only so many connections for it.
+#[test]
+fn a_server_that_accepts_no_connection_is_unreachable_for_every_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stopped.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let address = SocketAddrUnix::new(&path).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => waiting.push(socket),
+            Err(error) => break assert_eq!(error, Errno::AGAIN),
+        }
+    }
+    let address = format!("unix:{}", path.display());
+    let input = "{\"payload\":{\"text\":\"one\"}}\n";
+    for command in ["send", "recv", "stat", "drain", "import"] {
+        let ended = run_with(&["--answer-timeout=100ms", command, &address], input).expect(6);
+        assert!(
+            ended.error().contains("did not answer within 100ms"),
+            "{ended:?}"
+        );
+    }
+    // Another server does not take the place of one that may continue.
+    let place = Place::new("accepts-nothing");
+    place.make_with_one("jobs");
+    let refused = run(&["serve", &place.name("jobs"), "--at", &address]).expect(1);
+    assert!(
+        refused.error().contains("another server is running"),
+        "{refused:?}"
+    );
 }
 
 /// Runs it until it waits for the server's greeting, sends the signal, and returns how it ended.

@@ -9,13 +9,13 @@ use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_socket, listen,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_socket, connect, listen,
     socket_with,
 };
 
@@ -102,7 +102,7 @@ fn make_room(path: &Path) -> Result<(), ServeError> {
         }
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
+    match try_to_connect(path) {
         // No process listens there, and none will again: a socket cannot be revived.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(system)
@@ -112,6 +112,13 @@ fn make_room(path: &Path) -> Result<(), ServeError> {
             path: path.to_owned(),
         }),
     }
+}
+
+/// Connects without a wait: a server that is stopped or too busy is an error (`WouldBlock`).
+fn try_to_connect(path: &Path) -> io::Result<()> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(connect(&socket, &SocketAddrUnix::new(path)?)?)
 }
 
 fn listening(path: &Path, address: &SocketAddrUnix) -> io::Result<OwnedFd> {
@@ -175,6 +182,18 @@ mod tests {
         drop(old);
         assert!(path.exists());
         drop(new);
+    }
+
+    /// A stopped server accepts nothing.
+    #[test]
+    fn a_server_that_is_too_busy_to_accept_is_neither_waited_for_nor_replaced() {
+        let folder = folder();
+        let path = folder.path().join("x.sock");
+        let (listener, _place) = bind(&path).unwrap();
+        listen(&listener, 0).unwrap();
+        let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        assert!(matches!(bind(&path), Err(ServeError::InUse { .. })));
+        assert!(path.exists());
     }
 
     #[test]
