@@ -82,9 +82,12 @@ impl Limit {
     }
 }
 
-/// A duration in seconds, from Python.
-pub fn seconds(seconds: f64) -> PyResult<Duration> {
-    let invalid = |error| PyValueError::new_err(format!("{seconds} is not a time: {error}"));
+/// The duration that the argument `name` gives in seconds.
+pub fn seconds(name: &str, seconds: f64) -> PyResult<Duration> {
+    let invalid = |_| {
+        let text = format!("{name} is {seconds:?}, which is not a number of seconds from 0 on");
+        PyValueError::new_err(text)
+    };
     Duration::try_from_secs_f64(seconds).map_err(invalid)
 }
 

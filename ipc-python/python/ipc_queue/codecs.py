@@ -173,7 +173,7 @@ class _Structured(Codec):
     def encode(self, value: Any) -> bytes:
         try:
             return self._dumps(value)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        except (TypeError, ValueError, BufferError, OverflowError, RecursionError) as error:
             raise EncodeError(
                 f"{type(value).__name__} can't be sent as {self.name}: {error}"
             ) from (error)
@@ -266,6 +266,8 @@ def to_type(value: Any, wanted: Any) -> Any:
 
 def named(name: str, type_: Any = None, type_name: str | None = None) -> Codec:
     """Return the codec with this name."""
+    if type_name is not None and not isinstance(type_name, str):
+        raise TypeError(f"type_name is a str, not {type(type_name).__name__}")
     if name == "bytes":
         return BytesCodec(type_name or "")
     if name == "pickle":
@@ -279,7 +281,7 @@ def named(name: str, type_: Any = None, type_name: str | None = None) -> Codec:
 
 def refuse_pickle(address: str, codec: Codec | str | None) -> None:
     """Raise if messages from other machines would be unpickled."""
-    is_pickle = codec == "pickle" or isinstance(codec, PickleCodec)
+    is_pickle = isinstance(codec, PickleCodec) or (isinstance(codec, str) and codec == "pickle")
     if is_pickle and is_far(address):
         raise PickleRefused(
             f"queue {address!r} would carry pickles, and anyone who can reach the server could run "
@@ -289,6 +291,8 @@ def refuse_pickle(address: str, codec: Codec | str | None) -> None:
 
 def is_far(address: str) -> bool:
     """Return whether processes of other machines may use the queue."""
+    if not isinstance(address, str):
+        raise TypeError(f"an address is a str, not {type(address).__name__}")
     return address.partition(":")[0] not in ("shm", "local", "unix")
 
 

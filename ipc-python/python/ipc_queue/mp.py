@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import operator
 import os
+import pickle
 import random
 import re
 import threading
@@ -42,8 +44,13 @@ class _Base(Generic[T]):
     """A queue with a unique name, which is removed when its creator no longer uses it."""
 
     def __init__(self, maxsize: int, memory: int, at: str | None, allow_pickle: bool) -> None:
+        maxsize, memory = _number("maxsize", maxsize), _number("memory", memory)
         if maxsize > _MOST_PLACES:
             raise ValueError(f"maxsize is {maxsize}: at most {_MOST_PLACES}")
+        if memory < 0:
+            raise ValueError(f"memory is {memory} bytes: at least 0")
+        if at is not None and not isinstance(at, str):
+            raise TypeError(f"an address is a str, not {type(at).__name__}")
         self._maxsize = maxsize if maxsize > 0 else 0
         _sweep()
         name = random.SystemRandom().randbytes(8).hex()
@@ -66,7 +73,8 @@ class _Base(Generic[T]):
 
     def _attach(self, raw: _ipc.RawQueue) -> None:
         self._raw = raw
-        self._codec = codecs.PickleCodec(for_multiprocessing=True)
+        codec = codecs.PickleCodec(for_multiprocessing=True)
+        self._encode, self._decode = codec.encode, codec.decode
         self._closed = False
 
     def __getstate__(self) -> Any:
@@ -88,10 +96,13 @@ class _Base(Generic[T]):
             raise ValueError(f"Queue {self!r} is closed")
 
     def _put(self, obj: T, timeout: float | None) -> None:
-        body = self._codec.encode(obj)
+        body = self._encode(obj)
         try:
             # Usually there is room.
-            self._send(body, 0)
+            if type(body) is bytes:
+                self._raw.put(body, 0)
+            else:
+                self._raw.put_parts(body, 0)  # type: ignore[arg-type]
         except Full:
             if timeout == 0:
                 raise
@@ -130,18 +141,18 @@ class _Base(Generic[T]):
         return self._maxsize or _PLACES
 
     def _receive(self, timeout: float | None) -> Delivery:
-        return self._raw.get(timeout, self._codec.decode)
+        return self._raw.get(timeout, self._decode)
 
     def _take(self, timeout: float | None) -> Any:
         # A message that can't be unpickled becomes a dead letter.
-        return self._raw.take(timeout, self._codec.decode, True)
+        return self._raw.take(timeout, self._decode, True, pickle.loads)
 
     def _data(self, delivery: Delivery) -> Any:
         """Return the object. A message that can't be unpickled becomes a dead letter."""
         try:
             return delivery.data
         except Exception as error:
-            delivery.bury(f"{type(error).__name__}: {error}")
+            delivery.bury(_reason(error))
             raise
 
     def empty(self) -> bool:
@@ -345,6 +356,22 @@ os.register_at_fork(before=_mark_shared)
 
 def _is_exiting() -> bool:
     return bool(getattr(util, "_exiting", False))
+
+
+def _number(what: str, value: int) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} is an int, not {type(value).__name__}") from None
+
+
+def _reason(error: Exception) -> str:
+    name = type(error).__name__
+    try:
+        text = f"{name}: {error}"
+    except Exception:  # Its own method fails.
+        text = name
+    return text.encode(errors="replace").decode()
 
 
 def _limit(block: bool, timeout: float | None) -> float | None:
