@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyOverflowError, PyTypeError, PyUnicodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -18,6 +18,12 @@ pub fn named(what: &dyn Display, value: &Bound<'_, PyAny>, error: PyErr) -> PyEr
     let py = value.py();
     if error.is_instance_of::<PyTypeError>(py) {
         return PyTypeError::new_err(format!("{what}: {}", error.value(py)));
+    }
+    if error.is_instance_of::<PyBufferError>(py) {
+        return PyBufferError::new_err(format!("{what}: {}", error.value(py)));
+    }
+    if error.is_instance_of::<PyUnicodeError>(py) {
+        return PyValueError::new_err(format!("{what}: {}", error.value(py)));
     }
     let text = || format!("{what} is {}, which is out of range", shown(value));
     if error.is_instance_of::<PyOverflowError>(py) {
@@ -44,6 +50,42 @@ pub fn count(what: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
         return Err(PyValueError::new_err(text));
     }
     Ok(usize::MAX)
+}
+
+/// A number of seconds. One that is too large for a float is infinite.
+#[derive(Clone, Copy)]
+pub struct Seconds(pub f64);
+
+impl<'py> FromPyObject<'_, 'py> for Seconds {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        match object.extract() {
+            Ok(seconds) => Ok(Self(seconds)),
+            Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
+                let is_past = object.lt(0)?;
+                Ok(Self(if is_past {
+                    f64::NEG_INFINITY
+                } else {
+                    f64::INFINITY
+                }))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Any text. Characters that are not Unicode are replaced.
+#[derive(Default)]
+pub struct LossyText(pub String);
+
+impl<'py> FromPyObject<'_, 'py> for LossyText {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let text = object.cast::<PyString>()?;
+        Ok(Self(text.to_string_lossy().into_owned()))
+    }
 }
 
 /// The name or the address of something.

@@ -9,7 +9,7 @@ use pyo3::ffi::Py_buffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::arguments::{NameText, count};
+use crate::arguments::{NameText, Seconds, count};
 use crate::errors;
 use crate::payload::Payload;
 use crate::view::{self, Access};
@@ -34,13 +34,13 @@ impl RawBuffer {
 impl RawBuffer {
     /// Connects to a buffer, or makes one if `size` is given.
     #[new]
-    #[pyo3(signature = (namespace, name, size = None, timeout = 5.0))]
+    #[pyo3(signature = (namespace, name, size = None, timeout = Seconds(5.0)))]
     fn new(
         py: Python<'_>,
         namespace: NameText,
         name: NameText,
         size: Option<Bound<'_, PyAny>>,
-        timeout: f64,
+        timeout: Seconds,
     ) -> PyResult<Self> {
         resume_watcher();
         let size = size.map(|size| count("size", &size)).transpose()?;
@@ -63,14 +63,19 @@ impl RawBuffer {
         self.buffer.len()
     }
 
-    /// Returns a copy of `size` bytes at `offset`.
+    /// Returns a copy of `size` bytes at `offset`; without `size`, of all bytes from there.
+    #[pyo3(signature = (offset, size = None))]
     fn read<'py>(
         &self,
         py: Python<'py>,
         offset: &Bound<'_, PyAny>,
-        size: &Bound<'_, PyAny>,
+        size: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let (offset, size) = (place("offset", offset)?, place("size", size)?);
+        let offset = place("offset", offset)?;
+        let size = match size {
+            Some(size) => place("size", size)?,
+            None => self.buffer.len().saturating_sub(offset),
+        };
         let read = py.detach(|| {
             let _turn = self.turn();
             self.buffer.read_to_vec(offset, size)

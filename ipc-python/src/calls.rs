@@ -7,9 +7,11 @@
 use std::sync::OnceLock;
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
+use crate::arguments::Seconds;
 use crate::delivery::Delivery;
 use crate::queue::{Decoding, RawQueue};
 
@@ -100,6 +102,16 @@ impl QueueCalls {
         self.0.set(codec).map_err(|_| PyRuntimeError::new_err(text))
     }
 
+    /// The codec may refer to the queue.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(codec) = self.0.get() else {
+            return Ok(());
+        };
+        visit.call(&codec.raw)?;
+        visit.call(&codec.encode)?;
+        visit.call(&codec.decode)
+    }
+
     /// The queue below, without a codec.
     #[getter]
     fn raw(&self, py: Python<'_>) -> PyResult<Py<RawQueue>> {
@@ -121,7 +133,7 @@ impl QueueCalls {
         &self,
         py: Python<'py>,
         value: &Bound<'py, PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
         key: Option<Bound<'py, PyAny>>,
         priority: Option<Bound<'py, PyAny>>,
         delay: Option<Bound<'py, PyAny>>,
@@ -170,7 +182,7 @@ impl QueueCalls {
         &self,
         py: Python<'_>,
         values: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
     ) -> PyResult<()> {
         let codec = self.codec()?;
         let mut bodies = Vec::with_capacity(values.len().unwrap_or(0));
@@ -190,7 +202,7 @@ impl QueueCalls {
     /// of a `with` block. Raises `Empty` if there is none, and `Closed` when the queue is closed
     /// and everything in it is settled.
     #[pyo3(signature = (timeout = None))]
-    fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Delivery> {
+    fn get(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<Delivery> {
         let codec = self.codec()?;
         let decode = codec.decode.as_ref().map(|decode| decode.clone_ref(py));
         codec.raw.get().get(py, timeout, decode)
@@ -202,7 +214,7 @@ impl QueueCalls {
         &self,
         py: Python<'_>,
         most: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
     ) -> PyResult<Vec<Delivery>> {
         let codec = self.codec()?;
         let decode = codec.decode.as_ref().map(|decode| decode.clone_ref(py));
@@ -213,7 +225,7 @@ impl QueueCalls {
     ///
     /// For programs that accept to lose what they were working on when they are killed.
     #[pyo3(signature = (timeout = None))]
-    fn take(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    fn take(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<Py<PyAny>> {
         let codec = self.codec()?;
         let loads = codec.pickle.as_ref().map(|(_, loads)| loads.bind(py));
         let decode = codec.decode.as_ref().map(|decode| decode.bind(py));
@@ -231,7 +243,7 @@ impl QueueCalls {
         &self,
         py: Python<'_>,
         most: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
     ) -> PyResult<Vec<Py<PyAny>>> {
         let codec = self.codec()?;
         let loads = codec.pickle.as_ref().map(|(_, loads)| loads.bind(py));

@@ -14,6 +14,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView};
 
+use crate::arguments::{LossyText, Seconds};
 use crate::errors::{self, reason};
 use crate::options::headers_dict;
 use crate::view::{self, Access};
@@ -225,29 +226,29 @@ impl Delivery {
 
     /// Reports that the attempt failed. The message is delivered again, after `delay` seconds or
     /// the queue's backoff.
-    #[pyo3(signature = (reason = "", *, delay = None))]
-    fn nack(&self, py: Python<'_>, reason: &str, delay: Option<f64>) -> PyResult<()> {
+    #[pyo3(signature = (reason = LossyText::default(), *, delay = None))]
+    fn nack(&self, py: Python<'_>, reason: LossyText, delay: Option<Seconds>) -> PyResult<()> {
         let delay: Option<Duration> = delay.map(|delay| seconds("delay", delay)).transpose()?;
         self.settle(py, |held| {
-            let nack = Nack::new().reason(reason);
+            let nack = Nack::new().reason(&reason.0);
             held.nack_with(delay.map_or(nack, |delay| nack.after(delay)))
         })
     }
 
     /// Delays the message by `delay` seconds. This does not count as an attempt.
-    fn snooze(&self, py: Python<'_>, delay: f64) -> PyResult<()> {
+    fn snooze(&self, py: Python<'_>, delay: Seconds) -> PyResult<()> {
         let delay = seconds("delay", delay)?;
         self.settle(py, |held| held.snooze(delay))
     }
 
     /// Makes the message a dead letter: it is kept, but never delivered again.
-    #[pyo3(signature = (reason = ""))]
-    fn bury(&self, py: Python<'_>, reason: &str) -> PyResult<()> {
-        self.settle(py, |held| held.bury_with(reason))
+    #[pyo3(signature = (reason = LossyText::default()))]
+    fn bury(&self, py: Python<'_>, reason: LossyText) -> PyResult<()> {
+        self.settle(py, |held| held.bury_with(&reason.0))
     }
 
     /// Extends the lease, which then ends no earlier than `by` seconds from now.
-    fn extend(&self, py: Python<'_>, by: f64) -> PyResult<()> {
+    fn extend(&self, py: Python<'_>, by: Seconds) -> PyResult<()> {
         let by = seconds("by", by)?;
         let extended = self.with_held(py, |held| held.extend(by))?;
         extended.map_err(|error| errors::of_settle(py, &error))

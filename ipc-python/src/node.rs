@@ -8,7 +8,7 @@ use ipc_shm::Namespace;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::arguments::NameText;
+use crate::arguments::{LossyText, NameText, Seconds};
 use crate::errors;
 use crate::waiting::{self, resume_watcher, seconds};
 
@@ -50,8 +50,8 @@ impl RawNode {
         py: Python<'_>,
         namespace: NameText,
         name: NameText,
-        interval: Option<f64>,
-        timeout: f64,
+        interval: Option<Seconds>,
+        timeout: Seconds,
     ) -> PyResult<Self> {
         resume_watcher();
         let namespace = namespace_of(py, &namespace)?;
@@ -77,9 +77,14 @@ impl RawNode {
     }
 
     /// Returns `alive`, `stale`, `dead` or `left`; `None` if no member had the name.
-    fn health(&self, py: Python<'_>, name: &str, timeout: f64) -> PyResult<Option<&'static str>> {
+    fn health(
+        &self,
+        py: Python<'_>,
+        name: LossyText,
+        timeout: Seconds,
+    ) -> PyResult<Option<&'static str>> {
         let timeout: Duration = seconds("timeout", timeout)?;
-        let health = self.with_node(py, |node| node.alive(name, timeout))?;
+        let health = self.with_node(py, |node| node.alive(&name.0, timeout))?;
         Ok(health.map(health_name))
     }
 
@@ -114,11 +119,11 @@ impl Drop for RawNode {
 
 /// The nodes of a group, for a process that is not a member.
 #[pyfunction]
-pub fn nodes(py: Python<'_>, namespace: NameText, timeout: f64) -> PyResult<Vec<Row>> {
+pub fn nodes(py: Python<'_>, namespace: NameText, timeout: Seconds) -> PyResult<Vec<Row>> {
     let namespace = namespace_of(py, &namespace)?;
     let timeout = seconds("timeout", timeout)?;
     let registry = Registry::look(&namespace);
-    let registry = registry.map_err(|error| errors::of_system(py, &error))?;
+    let registry = registry.map_err(|error| errors::of_registry(py, &error))?;
     let nodes = registry.map(|registry| registry.nodes(timeout));
     Ok(nodes.unwrap_or_default().into_iter().map(row).collect())
 }
@@ -128,7 +133,7 @@ pub fn nodes(py: Python<'_>, namespace: NameText, timeout: f64) -> PyResult<Vec<
 pub fn remove_nodes(py: Python<'_>, namespace: NameText) -> PyResult<bool> {
     let namespace = namespace_of(py, &namespace)?;
     let registry = Registry::look(&namespace);
-    let registry = registry.map_err(|error| errors::of_system(py, &error))?;
+    let registry = registry.map_err(|error| errors::of_registry(py, &error))?;
     if registry.is_none_or(|registry| registry.anybody_there()) {
         return Ok(false);
     }
@@ -160,6 +165,7 @@ fn of_join(py: Python<'_>, error: &JoinError) -> PyErr {
     match error {
         JoinError::NameTaken { .. } => errors::new(py, "Exists", error, &[]),
         JoinError::Name(_) => errors::new(py, "BadAddress", error, &[]),
+        JoinError::Registry(error) => errors::of_registry(py, error),
         other => errors::of_system(py, other),
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipc_queue::{Headers, OverflowPolicy, Priority, SendOptions};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyUnicodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMapping, PyString};
 
@@ -16,18 +16,23 @@ pub fn send_options(given: Option<&Bound<'_, PyDict>>) -> PyResult<SendOptions> 
     for (name, value) in given.into_iter().flatten() {
         let name = name.extract::<String>()?;
         options = with_option(options, &name, &value).map_err(|error| {
-            match is_about_type(&error, &value) {
-                true => named(&name, &value, error),
-                false => error,
+            let says_enough = !is_about_form(&error, &value);
+            if says_enough {
+                error
+            } else {
+                named(&name, &value, error)
             }
         })?;
     }
     Ok(options)
 }
 
-/// An error about the range says enough.
-fn is_about_type(error: &PyErr, value: &Bound<'_, PyAny>) -> bool {
-    error.is_instance_of::<PyTypeError>(value.py())
+/// Returns whether an error is about the type of a value or its characters.
+fn is_about_form(error: &PyErr, value: &Bound<'_, PyAny>) -> bool {
+    let py = value.py();
+    error.is_instance_of::<PyTypeError>(py)
+        || error.is_instance_of::<PyUnicodeError>(py)
+        || error.is_instance_of::<PyBufferError>(py)
 }
 
 fn with_option(

@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use serde_bytes::{ByteBuf, Bytes};
 
-use crate::arguments::named;
+use crate::arguments::{Seconds, named};
 use crate::errors;
 use crate::payload::{DETACH_FROM, Payload};
 use crate::waiting::{self, Limit, resume_watcher, seconds};
@@ -150,7 +150,7 @@ impl RawPool {
         py: Python<'_>,
         call: &Bound<'_, PyAny>,
         future: Py<PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
     ) -> PyResult<u64> {
         let pool = self.pool(py)?;
         let payload = Payload::of(call)?;
@@ -173,7 +173,7 @@ impl RawPool {
     }
 
     /// Returns the outcomes of jobs since the last call. Waits for at most `timeout` seconds.
-    fn events(&self, py: Python<'_>, timeout: f64) -> PyResult<Vec<Event>> {
+    fn events(&self, py: Python<'_>, timeout: Seconds) -> PyResult<Vec<Event>> {
         let pool = self.pool(py)?;
         let time = seconds("timeout", timeout)?;
         let events = py.detach(|| pool.job_events(time));

@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde_json::Value;
 use thread_local::ThreadLocal;
 
-use crate::arguments::{NameText, count};
+use crate::arguments::{NameText, Seconds, count};
 use crate::delivery::{Delivery, Origin};
 use crate::errors;
 use crate::options::{headers_dict, send_options};
@@ -216,7 +216,7 @@ impl RawQueue {
         &self,
         py: Python<'_>,
         payload: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
     ) -> PyResult<()> {
         let limit = Limit::new(timeout)?;
         let opened = self.opened(py)?;
@@ -248,7 +248,7 @@ impl RawQueue {
         &self,
         py: Python<'_>,
         parts: Vec<Bound<'_, PyAny>>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<bool> {
         let limit = Limit::new(timeout)?;
@@ -279,7 +279,7 @@ impl RawQueue {
         &self,
         py: Python<'_>,
         payloads: Vec<Bound<'_, PyAny>>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
     ) -> PyResult<()> {
         let limit = Limit::new(timeout)?;
         let opened = self.opened(py)?;
@@ -306,7 +306,7 @@ impl RawQueue {
     pub fn get(
         &self,
         py: Python<'_>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
         decode: Option<Py<PyAny>>,
     ) -> PyResult<Delivery> {
         let held = self.receive(py, Limit::new(timeout)?)?;
@@ -319,7 +319,7 @@ impl RawQueue {
         &self,
         py: Python<'_>,
         most: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
         decode: Option<Py<PyAny>>,
     ) -> PyResult<Vec<Delivery>> {
         let most = count("most", most)?;
@@ -337,7 +337,7 @@ impl RawQueue {
     pub fn take(
         &self,
         py: Python<'_>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
         decode: Option<&Bound<'_, PyAny>>,
         bury: bool,
         loads: Option<&Bound<'_, PyAny>>,
@@ -417,7 +417,7 @@ impl RawQueue {
 
     /// Closes the queue, then waits until all messages in it are settled.
     #[pyo3(signature = (timeout = None))]
-    fn drain(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn drain(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<()> {
         let limit = Limit::new(timeout)?;
         let transport = self.opened(py)?.queue.transport();
         let is_time_out = |error: &DrainError| matches!(error, DrainError::TimedOut { .. });

@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};
 
-use crate::arguments::named;
+use crate::arguments::{Seconds, named};
 use crate::waiting::seconds;
 
 /// What a Python program requests of the queue that it opens.
@@ -128,13 +128,13 @@ fn backoff(value: &Bound<'_, PyAny>) -> PyResult<Backoff> {
             Backoff::Fixed(delay)
         });
     }
-    if let Ok((first, most)) = value.extract::<(f64, f64)>()
+    if let Ok((first, most)) = value.extract::<(Seconds, Seconds)>()
         && value.is_instance_of::<pyo3::types::PyTuple>()
     {
         let (first, most) = (seconds("backoff", first)?, seconds("backoff", most)?);
         return Ok(Backoff::Exponential { first, most });
     }
-    let delays: Vec<f64> = value.extract()?;
+    let delays: Vec<Seconds> = value.extract()?;
     let delays = delays.into_iter().map(|delay| seconds("backoff", delay));
     Ok(Backoff::List(delays.collect::<PyResult<_>>()?))
 }

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_MODES = ("open", "create", "open or create")
+
 
 class Stats(types.SimpleNamespace):
     """Counters of a queue since its creation, and its present content."""
@@ -133,6 +135,10 @@ class Queue(_ipc.QueueCalls[T], Generic[T]):
         allow_pickle: bool = False,
         **settings: Any,
     ) -> None:
+        if not isinstance(mode, str):
+            raise TypeError(f"mode is a str, not {mode.__class__.__name__}")
+        if mode not in _MODES:
+            raise ValueError(f"mode {mode!r:.80}: one of {', '.join(map(repr, _MODES))}")
         if isinstance(codec, str):
             codec = codecs.named(codec, type, type_name)
         elif codec is not None and not isinstance(codec, Codec):

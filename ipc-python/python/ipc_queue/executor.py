@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import itertools
 import multiprocessing
@@ -25,12 +26,13 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
-from . import _ipc, _worker, codecs
-from .errors import JobTimedOut, PoolEnded, WorkerDied
+from . import _arguments, _ipc, _worker, codecs
+from .errors import JobTimedOut, NoDescriptors, NoSpace, PoolEnded, WorkerDied
 
 # The largest call in the queue: larger ones are in files.
 _MAX_CALL = 2 * _worker.SPILL_FROM
 _MAX_WAITING = 4096
+_MOST_WORKERS = 1 << 16
 _MEMORY = 32 << 20
 # How often the executor's thread checks whether the pool has ended.
 _SLICE = 0.1
@@ -114,30 +116,32 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             codecs.refuse_pickle(at, "pickle")
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0))
-        if max_workers <= 0:
+        if isinstance(max_workers, int) and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        max_workers = _arguments.whole("max_workers", max_workers, 1, _MOST_WORKERS)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError("max_tasks_per_child must be an integer")
-            if max_tasks_per_child <= 0:
-                raise ValueError("max_tasks_per_child must be >= 1")
+            _arguments.whole("max_tasks_per_child", max_tasks_per_child, 1, sys.maxsize)
             start_method = getattr(mp_context, "get_start_method", lambda **_: None)
             if mp_context is not None and start_method(allow_none=False) == "fork":
                 raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method")
         settings = {
             "max_jobs": max_tasks_per_child or 0,
-            "attempts": attempts,
-            "job_timeout": job_timeout,
+            "attempts": _arguments.whole("attempts", attempts, 1, 255),
+            "job_timeout": _seconds("job_timeout", job_timeout),
             "max_memory": max_memory,
-            "startup_timeout": startup_timeout,
+            "startup_timeout": _seconds("startup_timeout", startup_timeout),
             "at": at,
             "grace": 0.0,
             "drain_timeout": _FOREVER,
             "capacity": _MAX_WAITING,
             "message_bytes": (_MAX_CALL, _MEMORY),
         }
+        if max_memory is not None:
+            _arguments.whole("max_memory", max_memory, 1, sys.maxsize)
         given = {name: value for name, value in settings.items() if value is not None}
         self._max_workers = max_workers
         self._mp_context = mp_context or multiprocessing.get_context("spawn")
@@ -209,6 +213,10 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
 
     def __repr__(self) -> str:
         return f"<ProcessPoolExecutor with {self._max_workers} workers>"
+
+
+def _seconds(name: str, value: float | None) -> float | None:
+    return None if value is None else _arguments.seconds(name, value)
 
 
 class _Worker:
@@ -322,9 +330,28 @@ class _State:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def _start(self) -> None:
+        folder = None
+        try:
+            folder = _Folder()
+            pool = self._start_pool(folder)
+        except BaseException as error:
+            if folder is not None:
+                folder.remove()
+            if type(error) in (OSError, FileNotFoundError):
+                raise _of_system(error) from error
+            raise
+        self._weak_pool = weakref.ref(pool)
+        self._folder = folder
+        # Set last: from now on other threads submit to it.
+        self._pool = pool
+        self._thread = threading.Thread(
+            target=_listen, args=(self, pool), name="ipc-executor", daemon=True
+        )
+        self._thread.start()
+
+    def _start_pool(self, folder: _Folder) -> _ipc.RawPool:
         from multiprocessing import spawn, util
 
-        folder = _Folder()
         initializer = folder.dumps(self._initializer)
         preparation = spawn.get_preparation_data("ipc-worker")
         start = {"preparation": preparation, "initializer": initializer}
@@ -335,15 +362,7 @@ class _State:
         )
         flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", program, str(folder.path)]
-        pool = _ipc.RawPool(self._workers, command, self._settings)
-        self._weak_pool = weakref.ref(pool)
-        self._folder = folder
-        # Set last: from now on other threads submit to it.
-        self._pool = pool
-        self._thread = threading.Thread(
-            target=_listen, args=(self, pool), name="ipc-executor", daemon=True
-        )
-        self._thread.start()
+        return _ipc.RawPool(self._workers, command, self._settings)
 
     def _hear(self, event: Any) -> None:
         """Apply the outcome of a call to its future."""
@@ -477,6 +496,22 @@ def _sweep() -> None:
                 shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def _of_system(error: OSError) -> OSError:
+    """Return the exception for what the system refuses when a pool is started."""
+    code = error.errno
+    try:
+        # `tempfile` hides that there are no descriptors.
+        os.close(os.open(os.curdir, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as own:
+        code = own.errno
+    if code in (errno.EMFILE, errno.ENFILE):
+        text = f"the pool can't be started: {error}: close files, or raise the limit (ulimit -n)"
+        return NoDescriptors(text)
+    if code == errno.ENOSPC:
+        return NoSpace(f"the pool can't be started: {error}")
+    return error
 
 
 def _listen(state: _State, pool: _ipc.RawPool) -> None:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import operator
 import os
 import pickle
 import random
 import re
+import sys
 import threading
 import time
 import warnings
@@ -23,7 +23,7 @@ import weakref
 from multiprocessing import util
 from typing import Any, Generic, TypeVar
 
-from . import _ipc, codecs
+from . import _arguments, _ipc, codecs
 from ._ipc import Delivery
 from .errors import Full, NotFound, Removed
 
@@ -44,14 +44,12 @@ class _Base(Generic[T]):
     """A queue with a unique name, which is removed when its creator no longer uses it."""
 
     def __init__(self, maxsize: int, memory: int, at: str | None, allow_pickle: bool) -> None:
-        maxsize, memory = _number("maxsize", maxsize), _number("memory", memory)
-        if maxsize > _MOST_PLACES:
-            raise ValueError(f"maxsize is {maxsize}: at most {_MOST_PLACES}")
-        if memory < 0:
-            raise ValueError(f"memory is {memory} bytes: at least 0")
+        # As in `multiprocessing`, less than one means without a limit.
+        maxsize = max(0, _arguments.whole("maxsize", maxsize, -sys.maxsize, _MOST_PLACES))
+        memory = _arguments.whole("memory", memory, 0, sys.maxsize)
         if at is not None and not isinstance(at, str):
             raise TypeError(f"an address is a str, not {type(at).__name__}")
-        self._maxsize = maxsize if maxsize > 0 else 0
+        self._maxsize = maxsize
         _sweep()
         name = random.SystemRandom().randbytes(8).hex()
         address = f"shm:{_namespace()}/{name}" if at is None else f"{at.rstrip('/')}/py-{name}"
@@ -356,13 +354,6 @@ os.register_at_fork(before=_mark_shared)
 
 def _is_exiting() -> bool:
     return bool(getattr(util, "_exiting", False))
-
-
-def _number(what: str, value: int) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} is an int, not {type(value).__name__}") from None
 
 
 def _reason(error: Exception) -> str:

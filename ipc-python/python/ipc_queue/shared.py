@@ -42,8 +42,6 @@ class SharedBuffer:
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """Return a copy of `size` bytes at `offset`; without `size`, of all bytes from there."""
-        if size is None:
-            size = len(self) - offset if offset < len(self) else 0
         return self._raw.read(offset, size)
 
     def write(self, data: Any, offset: int = 0) -> None:

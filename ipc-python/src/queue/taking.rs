@@ -9,7 +9,7 @@ use pyo3::types::PyBytes;
 use std::time::Duration;
 
 use super::RawQueue;
-use crate::arguments::count;
+use crate::arguments::{Seconds, count};
 use crate::errors::{self, reason};
 use crate::waiting::Limit;
 
@@ -104,7 +104,7 @@ impl RawQueue {
         &self,
         py: Python<'_>,
         most: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
         decoding: Decoding<'_, '_>,
     ) -> PyResult<Vec<Py<PyAny>>> {
         let most = count("most", most)?;
