@@ -232,6 +232,8 @@ class Silent(Exception):
         raise RuntimeError("no text")
 
 
+# The text of `Silent` fails, which is reported.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "error", [ValueError("mine"), Silent(), ValueError("\ud800")], ids=[1, 2, 3]
 )
@@ -246,6 +248,7 @@ def test_a_message_that_cannot_be_decoded_is_returned_with_the_reason(address, e
     assert letter.error.startswith(type(error).__name__)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", [mp.Queue, mp.JoinableQueue, mp.SimpleQueue])
 def test_an_object_that_cannot_be_unpickled_raises_once_whatever_its_error_does(kind):
     for error in (Silent(), ValueError("\ud800")):

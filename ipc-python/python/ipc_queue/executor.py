@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import contextlib
-import errno
 import fcntl
 import itertools
 import multiprocessing
@@ -26,8 +25,8 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
-from . import _arguments, _ipc, _worker, codecs
-from .errors import JobTimedOut, NoDescriptors, NoSpace, PoolEnded, WorkerDied
+from . import _arguments, _ipc, _system, _worker, codecs
+from .errors import Error, JobTimedOut, PoolEnded, WorkerDied
 
 # The largest call in the queue: larger ones are in files.
 _MAX_CALL = 2 * _worker.SPILL_FROM
@@ -337,8 +336,8 @@ class _State:
         except BaseException as error:
             if folder is not None:
                 folder.remove()
-            if type(error) in (OSError, FileNotFoundError):
-                raise _of_system(error) from error
+            if isinstance(error, OSError) and not isinstance(error, Error):
+                raise _system.refused("the pool can't be started", error) from error
             raise
         self._weak_pool = weakref.ref(pool)
         self._folder = folder
@@ -496,22 +495,6 @@ def _sweep() -> None:
                 shutil.rmtree(path, ignore_errors=True)
             finally:
                 os.close(lock)
-
-
-def _of_system(error: OSError) -> OSError:
-    """Return the exception for what the system refuses when a pool is started."""
-    code = error.errno
-    try:
-        # `tempfile` hides that there are no descriptors.
-        os.close(os.open(os.curdir, os.O_RDONLY | os.O_CLOEXEC))
-    except OSError as own:
-        code = own.errno
-    if code in (errno.EMFILE, errno.ENFILE):
-        text = f"the pool can't be started: {error}: close files, or raise the limit (ulimit -n)"
-        return NoDescriptors(text)
-    if code == errno.ENOSPC:
-        return NoSpace(f"the pool can't be started: {error}")
-    return error
 
 
 def _listen(state: _State, pool: _ipc.RawPool) -> None:

@@ -23,7 +23,7 @@ import weakref
 from multiprocessing import util
 from typing import Any, Generic, TypeVar
 
-from . import _arguments, _ipc, codecs
+from . import _arguments, _ipc, _system, codecs
 from ._ipc import Delivery
 from .errors import Full, NotFound, Removed
 
@@ -52,7 +52,11 @@ class _Base(Generic[T]):
         self._maxsize = maxsize
         _sweep()
         name = random.SystemRandom().randbytes(8).hex()
-        address = f"shm:{_namespace()}/{name}" if at is None else f"{at.rstrip('/')}/py-{name}"
+        try:
+            namespace = _namespace()
+        except OSError as error:
+            raise _system.refused("the queue can't be created", error) from error
+        address = f"shm:{namespace}/{name}" if at is None else f"{at.rstrip('/')}/py-{name}"
         if not allow_pickle:
             codecs.refuse_pickle(address, "pickle")
         settings = {
