@@ -138,7 +138,8 @@ class Queue(_ipc.QueueCalls[T], Generic[T]):
         if not isinstance(mode, str):
             raise TypeError(f"mode is a str, not {mode.__class__.__name__}")
         if mode not in _MODES:
-            raise ValueError(f"mode {mode!r:.80}: one of {', '.join(map(repr, _MODES))}")
+            known = ", ".join(map(repr, _MODES))
+            raise ValueError(f"mode {mode!r:.80}: one of {known}")
         if isinstance(codec, str):
             codec = codecs.named(codec, type, type_name)
         elif codec is not None and not isinstance(codec, Codec):
