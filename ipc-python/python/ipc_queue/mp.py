@@ -62,7 +62,8 @@ class _Base(Generic[T]):
         settings = {
             "capacity": self._maxsize or _PLACES,
             "pool_bytes": memory,
-            "max_message_bytes": min(memory, 1 << 30),
+            # With one that takes all of the memory, the queue would hold no second one.
+            "max_message_bytes": min(memory // 2, 1 << 30),
             "attempt_limit": 250,
             "crash_limit": 250,
             "backoff": 0,
@@ -166,7 +167,7 @@ class Queue(_Base[T]):
     """A `multiprocessing.Queue` that survives the death of every process.
 
     `maxsize=0` is 16,384 places, not infinitely many. `memory` is for objects of more than 192
-    bytes, pickled; 16 MiB by default. An object that is larger raises `TooLarge` in `put`.
+    bytes, pickled; 16 MiB by default. An object larger than half of it raises `TooLarge` in `put`.
 
     With `at="nats://HOST"` the queue is at that server, for processes of several machines. That
     needs `allow_pickle=True`: a pickle from anyone who can reach the server runs code here.
