@@ -307,6 +307,8 @@ fn with_setting(
         "namespace" => builder.namespace(&value.extract::<String>()?),
         "restart" if value.extract::<bool>()? => builder,
         "restart" => builder.restart(RestartPolicy::Never),
+        "on_demand" if value.extract::<bool>()? => builder.start_on_demand(),
+        "on_demand" => builder,
         "environment" => {
             program.envs(value.extract::<Vec<(String, String)>>()?);
             builder

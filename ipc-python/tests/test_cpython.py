@@ -28,31 +28,25 @@ EXECUTOR = {
         "no call is begun ahead, so all that have not begun are cancelled"
     ),
 }
-ONE_BY_ONE = {
-    test: "all workers are started at the first call, not one for each call"
-    for test in (
-        "ProcessPoolShutdownTest.test_processes_terminate",
-        "ProcessPoolExecutorTest.test_idle_process_reuse_one",
-        "ProcessPoolExecutorTest.test_idle_process_reuse_multiple",
-    )
+STARTED_LATER = {
+    "ProcessPoolShutdownTest.test_processes_terminate": (
+        "workers are started by the pool's own thread, some moments after the call"
+    ),
 }
 BY_METHOD = {
     "Fork": {
         "FailingInitializerTest.test_initializer": (
             "locks of the `fork` context have no name, so a new program can't get them"
         ),
-        "ProcessPoolShutdownTest.test_processes_terminate": (
-            "workers are started by the pool's own thread, some moments after the first call"
-        ),
+        **STARTED_LATER,
     },
-    "Spawn": ONE_BY_ONE,
-    "Forkserver": ONE_BY_ONE,
+    "Spawn": STARTED_LATER,
+    "Forkserver": STARTED_LATER,
 }
 # Depend on how fast the machine is: they may pass.
 MAY_PASS = {
     "ProcessPoolShutdownTest.test_processes_terminate",
     "ProcessPoolShutdownTest.test_cancel_futures",
-    "ProcessPoolExecutorTest.test_idle_process_reuse_multiple",
     "ProcessPoolExecutorTest.test_killed_child",
 }
 

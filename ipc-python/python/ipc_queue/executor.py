@@ -92,8 +92,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     - `at`: the address of the pool's queues, such as `nats://HOST/NAME`; by default in shared
       memory. Calls are pickles, so `nats:` needs `allow_pickle=True`.
 
-    Workers are new programs, never forks, whatever `mp_context` says. They are started at the first
-    `submit`.
+    Workers are new programs, never forks, whatever `mp_context` says. Each is started when more
+    calls are open than workers were started.
     """
 
     def __init__(
@@ -135,6 +135,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             "startup_timeout": _seconds("startup_timeout", startup_timeout),
             "at": at,
             "grace": 0.0,
+            "on_demand": True,
             "drain_timeout": _FOREVER,
             "capacity": _MAX_WAITING,
             "message_bytes": (_MAX_CALL, _MEMORY),
