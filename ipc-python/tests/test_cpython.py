@@ -22,30 +22,30 @@ QUEUES = {
 }
 EXECUTOR = {
     "ProcessPoolExecutorTest.test_killed_child": (
-        "a worker's death fails its call only, and the pool goes on"
+        "a worker's death fails its call only, and the pool continues"
     ),
     "ProcessPoolShutdownTest.test_cancel_futures": (
         "no call is begun ahead, so all that have not begun are cancelled"
     ),
 }
-STARTED_LATER = {
-    "ProcessPoolShutdownTest.test_processes_terminate": (
-        "workers are started by the pool's own thread, some moments after the call"
-    ),
+NOT_PICKLED = {
+    test: "its calls can't be pickled, so they fail at once, and no worker is started for them"
+    for test in (
+        "ProcessPoolShutdownTest.test_processes_terminate",
+        "ProcessPoolExecutorTest.test_saturation",
+    )
 }
 BY_METHOD = {
     "Fork": {
         "FailingInitializerTest.test_initializer": (
             "locks of the `fork` context have no name, so a new program can't get them"
         ),
-        **STARTED_LATER,
     },
-    "Spawn": STARTED_LATER,
-    "Forkserver": STARTED_LATER,
+    "Spawn": NOT_PICKLED,
+    "Forkserver": NOT_PICKLED,
 }
 # Depend on how fast the machine is: they may pass.
 MAY_PASS = {
-    "ProcessPoolShutdownTest.test_processes_terminate",
     "ProcessPoolShutdownTest.test_cancel_futures",
     "ProcessPoolExecutorTest.test_killed_child",
 }

@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -35,6 +36,8 @@ _MOST_WORKERS = 1 << 16
 _MEMORY = 32 << 20
 # How often the executor's thread checks whether the pool has ended.
 _SLICE = 0.1
+# How long `_processes` waits for workers that are being started.
+_STARTED_WITHIN = 5.0
 _FOLDER = "ipc-queue-pool-"
 # The pool ends by itself when all calls are done, however long they take.
 _FOREVER = 1e9
@@ -93,7 +96,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
       memory. Calls are pickles, so `nats:` needs `allow_pickle=True`.
 
     Workers are new programs, never forks, whatever `mp_context` says. Each is started when more
-    calls are open than workers were started.
+    calls are open than workers were started; with a `fork` context, all at the first `submit`.
     """
 
     def __init__(
@@ -124,8 +127,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError("max_tasks_per_child must be an integer")
             _arguments.whole("max_tasks_per_child", max_tasks_per_child, 1, sys.maxsize)
-            start_method = getattr(mp_context, "get_start_method", lambda **_: None)
-            if mp_context is not None and start_method(allow_none=False) == "fork":
+            if _start_method(mp_context) == "fork":
                 raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method")
         settings = {
             "max_jobs": max_tasks_per_child or 0,
@@ -135,7 +137,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             "startup_timeout": _seconds("startup_timeout", startup_timeout),
             "at": at,
             "grace": 0.0,
-            "on_demand": True,
+            # As in the standard library.
+            "on_demand": _start_method(mp_context) != "fork",
             "drain_timeout": _FOREVER,
             "capacity": _MAX_WAITING,
             "message_bytes": (_MAX_CALL, _MEMORY),
@@ -197,7 +200,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
 
     @property
     def _processes(self) -> dict[int, _Worker]:
-        return {pid: _Worker(pid) for _, pid in self.workers}
+        return {pid: _Worker(pid) for pid in self._state.started()}
 
     @property
     def _executor_manager_thread(self) -> threading.Thread | None:
@@ -213,6 +216,11 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
 
     def __repr__(self) -> str:
         return f"<ProcessPoolExecutor with {self._max_workers} workers>"
+
+
+def _start_method(context: Any) -> str | None:
+    method = getattr(context, "get_start_method", None)
+    return None if method is None else method(allow_none=False)
 
 
 def _seconds(name: str, value: float | None) -> float | None:
@@ -423,6 +431,20 @@ class _State:
             return
         if thread is not threading.current_thread():
             thread.join()
+
+    def started(self) -> list[int]:
+        """Return the workers' process ids, once there is one for each open call or all are there.
+
+        The pool's own thread starts them some moments after `submit`.
+        """
+        end = time.monotonic() + _STARTED_WITHIN
+        while True:
+            pool = self._pool
+            workers = self.workers()
+            wanted = 0 if pool is None else min(self._workers, len(pool.open_futures()))
+            if len(workers) >= wanted or time.monotonic() > end:
+                return [pid for _, pid in workers]
+            time.sleep(0.001)
 
     def workers(self) -> list[tuple[int, int]]:
         pool = self._pool
