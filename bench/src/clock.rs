@@ -11,6 +11,12 @@ pub fn now_ns() -> u64 {
     u64::try_from(Duration::from(now).as_nanos()).expect("centuries to go")
 }
 
+/// Returns the processor time of this process so far, with all its threads.
+pub fn cpu_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).expect("Linux has this clock");
+    u64::try_from(Duration::from(now).as_nanos()).expect("centuries to go")
+}
+
 /// Ends a measurement after a fixed time, and reads the clock rarely.
 #[derive(Debug)]
 pub struct Pacer {

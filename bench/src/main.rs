@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use own::silence::{CLUSTER, SILENCE};
 use player::Player;
 use report::Report;
 use schedule::{Plan, Row, Summary};
@@ -50,7 +51,8 @@ struct Cli {
     #[arg(long)]
     quick: bool,
 
-    /// Only rows whose work or subject contains this ("->" for "→"); if repeated, all must match
+    /// Only rows whose work or subject contains this ("->" for "→"), or one of several with commas
+    /// between them; if repeated, all must match
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 
@@ -128,9 +130,10 @@ fn run(cli: &Cli) -> Result<()> {
     let mut others = schedule::run(&mut rows, &plan);
     let (storms, mut failures) = storms(cli, &players);
     others.extend(storms);
-    let alone: [(&str, &str, Measure); 3] = [
+    let alone: [(&str, &str, Measure); 4] = [
         (OWN, "shm", own::measure),
         (SOCKETS, "unix", own::sockets::measure),
+        (SILENCE, CLUSTER, own::silence::measure),
         (WEIGHT, "shm", weight::measure),
     ];
     for (name, subject, measure) in alone {
@@ -177,7 +180,7 @@ fn storms(cli: &Cli, players: &[Box<dyn Player>]) -> (Vec<Summary>, Vec<(String,
 }
 
 /// The name for `--only` of the measurements of this project's queue alone.
-const OWN: &str = "scale idle recovery";
+const OWN: &str = "scale idle recovery footprint";
 /// The name for `--only` of the measurements of served queues.
 const SOCKETS: &str = "socket: ";
 /// The name for `--only` of the cost of depending on it.
@@ -197,7 +200,8 @@ fn rows<'a>(cli: &Cli, players: &'a [Box<dyn Player>]) -> Vec<Row<'a>> {
     }
     for (work, placement) in works {
         for player in players {
-            let takes_part = player.does(work) && player.missing().is_none();
+            let is_measured = player.does_crowds() || !work.is_crowded();
+            let takes_part = is_measured && player.does(work) && player.missing().is_none();
             if takes_part && cli.wants(&work.title(placement), &player.name()) {
                 rows.push(Row::new(work, player.as_ref(), placement));
             }
@@ -211,10 +215,10 @@ const QUICK: Duration = Duration::from_secs(100);
 
 impl Cli {
     fn wants(&self, work: &str, subject: &str) -> bool {
-        self.only.iter().all(|only| {
-            let only = only.replace("->", "→");
-            work.contains(&only) || subject.contains(&only)
-        })
+        let matches = |only: &str| work.contains(only) || subject.contains(only);
+        self.only
+            .iter()
+            .all(|only| only.replace("->", "→").split(',').any(matches))
     }
 
     fn plan(&self) -> Plan {

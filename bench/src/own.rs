@@ -4,7 +4,9 @@
 //! They run in a separate process, whose queues are in the run's folder. Helpers are further
 //! processes.
 
+pub mod footprint;
 mod scale;
+pub mod silence;
 pub mod sockets;
 
 use std::ffi::OsStr;
@@ -91,7 +93,9 @@ fn summaries(samples: Vec<Sample>) -> Vec<Summary> {
 
 /// Runs in the other process.
 pub fn run() -> Result<()> {
-    let mut samples = scale::samples()?;
+    // First, because it is about a process that has had no queue before.
+    let mut samples = footprint::samples()?;
+    samples.extend(scale::samples()?);
     samples.push(recovery()?);
     samples.extend(idle()?);
     println!("{}", serde_json::to_string(&samples)?);
@@ -210,9 +214,13 @@ fn number_in(file: &Path, label: &str) -> Result<u64> {
 }
 
 /// A helper process, killed when dropped.
-struct Company(Child);
+pub struct Company(Child);
 
 impl Company {
+    pub fn process(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Starts a helper, and returns when it is ready.
     fn start(helper: Helper) -> Result<Self> {
         company(&mut program(&["own-helper", helper.name()]))

@@ -40,6 +40,9 @@ pub struct Outcome {
     /// The thread's switches during the work.
     #[serde(default)]
     pub switches: Switches,
+    /// The processor time of the whole process during the work.
+    #[serde(default)]
+    pub cpu_ns: u64,
     /// The peak memory of this process, or of one that it started.
     #[serde(default)]
     pub peak_bytes: u64,

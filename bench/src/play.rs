@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow};
 
+use crate::clock::cpu_ns;
 use crate::part::{BACK, Outcome, Part, THERE};
 use crate::probe;
 use crate::stage::Stage;
@@ -73,9 +74,10 @@ pub fn between_probes(
     stage.meet(2);
     let before = probe(part, stage);
     stage.meet(3);
-    let before_work = Switches::until_now()?;
+    let (before_work, cpu_before) = (Switches::until_now()?, cpu_ns());
     let mut outcome = work()?;
     outcome.switches = Switches::until_now()? - before_work;
+    outcome.cpu_ns = cpu_ns() - cpu_before;
     stage.meet(4);
     let after = probe(part, stage);
     // No part drops its end while others may still use it.

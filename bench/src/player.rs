@@ -17,6 +17,7 @@ pub trait Player: Sync {
     fn note(&self) -> &'static str;
     fn home(&self) -> Home;
     fn does(&self, work: Work) -> bool;
+    fn does_crowds(&self) -> bool;
     fn missing(&self) -> Option<String>;
     fn create(&self, place: &Place) -> Result<Guard>;
     fn can_be_opened_again(&self) -> bool;
@@ -41,6 +42,10 @@ impl<S: Subject> Player for S {
 
     fn does(&self, work: Work) -> bool {
         Subject::does(self, work)
+    }
+
+    fn does_crowds(&self) -> bool {
+        Subject::does_crowds(self)
     }
 
     fn missing(&self) -> Option<String> {

@@ -19,6 +19,7 @@ use crate::payload::Tally;
 use crate::player::Player;
 use crate::probe::Distance;
 use crate::stage::Stage;
+use crate::subject::server::Servers;
 use crate::subject::{Home, Place};
 use crate::switches::Switches;
 use crate::work::{Placement, Times, Unit, Work};
@@ -34,6 +35,8 @@ pub struct Repetition {
     pub switches: Switches,
     /// The peak memory of the largest of its processes.
     pub peak_bytes: u64,
+    /// The processor time of a message: of the parts, and of the servers if there are any.
+    pub cpu_ns: [Option<f64>; 2],
 }
 
 /// The time allowed beyond the expected time: for starting, probing, and a busy machine.
@@ -61,14 +64,22 @@ pub fn measure(
         bytes: work.bytes(),
         capacity: work.capacity(),
     };
-    let _there = player.create(&place(THERE))?;
+    let there = player.create(&place(THERE))?;
     let _back = match work {
         Work::RoundTrip { .. } => Some(player.create(&place(BACK))?),
         _ => None,
     };
+    let served = || {
+        there
+            .downcast_ref::<Servers>()
+            .map(Servers::cpu_ns)
+            .transpose()
+    };
+    let before = served()?;
     let outcomes = play(player, parts(work, placement, times), folder)?;
+    let servers_ns = served()?.zip(before).map(|(after, before)| after - before);
     verify(&outcomes)?;
-    evaluate(work, &outcomes)
+    evaluate(work, &outcomes, servers_ns)
 }
 
 fn parts(work: Work, placement: Placement, times: Times) -> Vec<Part> {
@@ -186,7 +197,7 @@ fn verify(outcomes: &[Outcome]) -> Result<()> {
     Ok(())
 }
 
-fn evaluate(work: Work, outcomes: &[Outcome]) -> Result<Repetition> {
+fn evaluate(work: Work, outcomes: &[Outcome], servers_ns: Option<u64>) -> Result<Repetition> {
     let probes = outcomes.iter().find_map(|outcome| outcome.probes);
     let figure = match work.unit() {
         Unit::Nanoseconds => outcomes.iter().find_map(|outcome| outcome.trip_ns),
@@ -195,7 +206,14 @@ fn evaluate(work: Work, outcomes: &[Outcome]) -> Result<Repetition> {
         _ => None,
     };
     let switches = outcomes.iter().map(|outcome| outcome.switches);
+    let messages: u64 = outcomes
+        .iter()
+        .map(|outcome| outcome.received.messages)
+        .sum();
+    let of_a_message = |ns: u64| ns as f64 / messages as f64;
+    let parts_ns = outcomes.iter().map(|outcome| outcome.cpu_ns).sum();
     Ok(Repetition {
+        cpu_ns: [Some(parts_ns), servers_ns].map(|ns| ns.map(of_a_message)),
         figure: figure.context("nothing was measured")?,
         distance: probes.map_or(Distance::None, Distance::of),
         switches: switches.fold(Switches::default(), Add::add),

@@ -21,6 +21,7 @@ pub struct Row<'a> {
     figures: BTreeMap<Distance, Vec<f64>>,
     mixed: usize,
     peaks: Vec<f64>,
+    cpu_ns: [Vec<f64>; 2],
     switches: Vec<Switches>,
     failures: Vec<String>,
 }
@@ -55,6 +56,8 @@ pub struct Summary {
 const FAILURES: usize = 3;
 /// The prefix of the works that show what placement changes.
 pub const PLACED: &str = "pinned against unpinned: ";
+/// The prefix of the works about processor time.
+pub const CPU: &str = "CPU time of a message, ";
 const ONE_TO_ONE: Work = Work::OneWay {
     senders: 1,
     receivers: 1,
@@ -75,6 +78,7 @@ impl<'a> Row<'a> {
             figures: BTreeMap::new(),
             mixed: 0,
             peaks: Vec::new(),
+            cpu_ns: Default::default(),
             switches: Vec::new(),
             failures: Vec::new(),
         }
@@ -100,6 +104,9 @@ impl<'a> Row<'a> {
         if let Ok(repetition) = &result {
             self.peaks.push(repetition.peak_bytes as f64);
             self.switches.push(repetition.switches);
+            for (values, value) in self.cpu_ns.iter_mut().zip(repetition.cpu_ns) {
+                values.extend(value);
+            }
         }
         match result {
             Ok(repetition) if repetition.distance == Distance::Mixed => self.mixed += 1,
@@ -139,7 +146,26 @@ impl<'a> Row<'a> {
         if self.is_about_placement() {
             summaries.extend(self.placed(plan));
         }
+        let is_usual = self.placement == self.work.placement();
+        if is_usual && self.player.does_crowds() && self.work.is_one_way() {
+            summaries.extend(self.cpu());
+        }
         summaries
+    }
+
+    /// Returns the processor time of a message, of the parts and of the servers.
+    fn cpu(&self) -> impl Iterator<Item = Summary> {
+        let sides = ["clients", "servers"].into_iter().zip(&self.cpu_ns);
+        let sides = sides.filter(|(_, values)| !values.is_empty());
+        sides.map(|(side, values)| {
+            let row = (
+                format!("{CPU}{}", self.work),
+                format!("{}, {side}", self.player.name()),
+                self.placement,
+                Unit::Nanoseconds,
+            );
+            summarise(row, Distance::None, values)
+        })
     }
 
     /// Returns whether the row is one of those that show what placement changes.

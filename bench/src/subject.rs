@@ -16,9 +16,10 @@ pub mod mq;
 pub mod nats;
 pub mod python;
 pub mod redis;
+pub mod remote;
 pub mod ringfire;
 mod rings;
-mod server;
+pub mod server;
 pub mod shaq;
 pub mod shm;
 pub mod stream;
@@ -106,6 +107,11 @@ pub trait Subject: Sync {
 
     /// Returns whether the subject can do this work.
     fn does(&self, work: Work) -> bool;
+
+    /// Returns whether the subject is measured with many ends, and its processor time is.
+    fn does_crowds(&self) -> bool {
+        false
+    }
 
     /// Returns why the subject cannot be measured on this machine.
     fn missing(&self) -> Option<String> {

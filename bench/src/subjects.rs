@@ -2,7 +2,7 @@
 
 use crate::player::Player;
 use crate::subject::{
-    bare, cloudtoid, futex, iceoryx, ipc_channel, lamport, memory, mq, nats, python, redis,
+    bare, cloudtoid, futex, iceoryx, ipc_channel, lamport, memory, mq, nats, python, redis, remote,
     ringfire, shaq, shm, stream, threads, typed, vyukov,
 };
 
@@ -11,6 +11,7 @@ pub fn all() -> Vec<Box<dyn Player>> {
     let mut all: Vec<Box<dyn Player>> = Vec::new();
     typed::list(&mut all);
     shm::list(&mut all);
+    remote::list(&mut all);
     all.push(bare::bare());
     vyukov::list(&mut all);
     lamport::list(&mut all);
@@ -27,6 +28,6 @@ pub fn all() -> Vec<Box<dyn Player>> {
     all.push(Box::new(mq::MessageQueue));
     all.push(Box::new(python::Python));
     all.push(Box::new(redis::Redis));
-    all.push(Box::new(nats::Nats));
+    nats::list(&mut all);
     all
 }

@@ -68,7 +68,7 @@ pub enum Role {
     Both,
 }
 
-const KIB: usize = 1 << 10;
+pub const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// The small message: one cache line.
 pub const SMALL: usize = 64;
@@ -110,6 +110,11 @@ impl Work {
             add(one_way(4, 4, SMALL));
             add(shares(1, 4));
             add(shares(4, 4));
+            for receivers in [16, 64] {
+                add(one_way(1, receivers, SMALL));
+                add(shares(1, receivers));
+            }
+            add(one_way(16, 16, SMALL));
             add(Self::Alone { bytes: SMALL });
         }
         all.push((trip(Manner::Blocking), Placement::OneCore));
@@ -128,7 +133,7 @@ impl Work {
     /// Returns the times of a repetition: the plan's, if the work has none of its own.
     pub fn times(self, plan: Times) -> Times {
         match self {
-            Self::Shares { .. } => Times {
+            _ if matches!(self, Self::Shares { .. }) || self.is_crowded() => Times {
                 measured: A_SECOND,
                 ..plan
             },
@@ -151,6 +156,15 @@ impl Work {
     /// Returns whether messages go from one side to another, as fast as they can.
     pub fn has_sides(self) -> bool {
         matches!(self, Self::OneWay { .. } | Self::RoundTrip { .. })
+    }
+
+    pub fn is_one_way(self) -> bool {
+        matches!(self, Self::OneWay { .. })
+    }
+
+    /// Returns whether it has so many parts that only some subjects are measured with them.
+    pub fn is_crowded(self) -> bool {
+        self.roles().len() > 8
     }
 
     /// Returns whether the work is about creating and opening ends, not about messages.
@@ -214,6 +228,7 @@ pub enum Unit {
     WakeUpsPerSecond,
     NanosecondsPerSecond,
     Bytes,
+    Number,
 }
 
 impl Unit {
@@ -229,6 +244,7 @@ impl Unit {
             Self::WakeUpsPerSecond => "wake-ups/s",
             Self::NanosecondsPerSecond => "ns/s",
             Self::Bytes => "B",
+            Self::Number => "number",
         }
     }
 }
@@ -247,7 +263,14 @@ impl fmt::Display for Work {
                 senders,
                 receivers,
                 bytes,
-            } => write!(f, "{senders}→{receivers} {}", Size(bytes)),
+            } => {
+                let crowd = match (self.is_crowded(), senders) {
+                    (false, _) => "",
+                    (true, 1) => "many receivers, ",
+                    (true, _) => "many senders and receivers, ",
+                };
+                write!(f, "{crowd}{senders}→{receivers} {}", Size(bytes))
+            }
             Self::Shares { senders, receivers } => {
                 write!(f, "smallest share of a receiver, {senders}→{receivers}")
             }

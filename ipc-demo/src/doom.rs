@@ -104,16 +104,9 @@ mod tests {
     }
 
     fn worker(number: u64, job: Option<(u64, u64)>) -> WorkerStatus {
-        WorkerStatus {
-            number,
-            name: "worker-1".to_owned(),
-            pid: 1,
-            is_remote: false,
-            age: Duration::ZERO,
-            ready: true,
-            job: job.map(|(ticket, ms)| (ticket, Duration::from_millis(ms))),
-            jobs_done: 0,
-        }
+        let mut worker = WorkerStatus::new(number, "worker-1".to_owned(), 1);
+        worker.job = job.map(|(ticket, ms)| (ticket, Duration::from_millis(ms)));
+        worker
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::options::NatsOptions;
 
 /// The servers of a queue, how to reach them, and how to store the queue if it is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NatsAddress {
     /// `host:port`, at least one; all belong to one cluster. Without a login.
     pub servers: Vec<String>,

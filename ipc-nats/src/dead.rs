@@ -38,22 +38,18 @@ impl Shared {
         let payload = self
             .fetch(stream, &place.key, record, &place.content.payload)
             .await?;
-        Ok(DeadLetter {
-            id: DeadLetterId::new(number(&place.key), place.seq),
-            message: record.id,
-            kind: record.kind,
-            sent_at: record.sent_at,
-            attempts: record.attempt,
-            reason: record.reason.unwrap_or(DeadReason::Unknown),
-            nacks: record.nacks,
-            expiries: record.expiries,
-            crashes: record.crashes,
-            last_worker: record.holder.as_ref().map(|holder| holder.pid),
-            signal: None,
-            error: record.error.clone(),
-            headers: place.content.headers,
-            payload,
-        })
+        let id = DeadLetterId::new(number(&place.key), place.seq);
+        let message = (record.kind, record.id, record.sent_at);
+        let reason = record.reason.unwrap_or(DeadReason::Unknown);
+        let mut letter = DeadLetter::new(id, message, reason, payload);
+        letter.attempts = record.attempt;
+        letter.nacks = record.nacks;
+        letter.expiries = record.expiries;
+        letter.crashes = record.crashes;
+        letter.last_worker = record.holder.as_ref().map(|holder| holder.pid);
+        letter.error = record.error.clone();
+        letter.headers = place.content.headers;
+        Ok(letter)
     }
 
     /// The place of the dead letter with this id, if the letter is still there.

@@ -37,6 +37,7 @@ pub struct Membership {
 
 /// A process that has beaten.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Node {
     /// Its name.
     pub name: String,

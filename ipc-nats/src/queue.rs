@@ -313,12 +313,8 @@ impl NatsQueue {
         let leased = leased.filter(|record| record.state == State::Leased);
         let lease = |record: record::Record| {
             let holder = record.holder?;
-            Some(LeaseInfo {
-                holder: holder.name,
-                pid: holder.pid,
-                message: record.id,
-                attempt: record.attempt,
-            })
+            let (name, pid) = (holder.name, holder.pid);
+            Some(LeaseInfo::new(name, pid, record.id, record.attempt))
         };
         Ok(leased.filter_map(lease).collect())
     }

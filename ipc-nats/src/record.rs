@@ -124,13 +124,7 @@ impl Record {
 
     /// `delivery`: the sequence of the record of this delivery.
     pub(crate) fn metadata(&self, delivery: u64) -> Metadata {
-        Metadata {
-            kind: self.kind,
-            id: self.id,
-            sent_at: self.sent_at,
-            attempt: self.attempt,
-            delivery,
-        }
+        Metadata::new(self.kind, self.id, self.sent_at, self.attempt, delivery)
     }
 
     pub(crate) fn is_delayed(&self, now: u64) -> bool {

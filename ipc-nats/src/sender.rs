@@ -3,8 +3,8 @@
 
 mod batch;
 
-use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -24,15 +24,22 @@ use crate::wait_queue;
 #[derive(Debug)]
 pub(crate) struct NatsSender {
     shared: Arc<Shared>,
-    id: SenderId,
+    ids: Arc<Ids>,
+}
+
+/// The ids of a sender's messages. Its loans share them, and other threads may publish those.
+#[derive(Debug)]
+struct Ids {
+    sender: SenderId,
     /// The sequence of the next message.
-    sequence: Cell<u64>,
+    next: AtomicU64,
 }
 
 /// A place on loan.
 #[derive(Debug)]
-struct NatsPlace<'a> {
-    sender: &'a NatsSender,
+struct NatsPlace {
+    shared: Arc<Shared>,
+    ids: Arc<Ids>,
     ticket: u64,
 }
 
@@ -50,8 +57,10 @@ impl NatsSender {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         Self {
             shared: Arc::clone(shared),
-            id: SenderId::new(fastrand::u64(1..)),
-            sequence: Cell::new(0),
+            ids: Arc::new(Ids {
+                sender: SenderId::new(fastrand::u64(1..)),
+                next: AtomicU64::new(0),
+            }),
         }
     }
 
@@ -66,14 +75,23 @@ impl NatsSender {
         }
         Ok(())
     }
+}
 
-    fn next_id(&self) -> MessageId {
-        MessageId::new(self.id, self.sequence.get())
+impl Ids {
+    fn take(&self) -> MessageId {
+        MessageId::new(self.sender, self.take_some(1))
     }
 
-    /// Uses up the id of a message that was sent, or may have been.
-    fn use_up_id(&self) {
-        self.sequence.set(self.sequence.get() + 1);
+    /// Takes `count` consecutive ids. Returns the sequence of the first.
+    fn take_some(&self, count: u64) -> u64 {
+        self.next.fetch_add(count, Ordering::Relaxed)
+    }
+
+    /// Returns the ids from `first` on, which no message had. They are left out if others were
+    /// taken meanwhile.
+    fn give_back(&self, first: u64, count: u64) {
+        let taken = first + count;
+        let _ = (self.next).compare_exchange(taken, first, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -91,7 +109,7 @@ impl SendPort for NatsSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<PortLoan<'_>, SendPortError> {
+    ) -> Result<PortLoan, SendPortError> {
         let checked = options.check(CAPABILITIES);
         checked.map_err(SendFailure::from)?;
         self.check(len)?;
@@ -104,10 +122,11 @@ impl SendPort for NatsSender {
                 (key, seq, None)
             }
             Some(_) => {
-                let id = self.next_id();
+                let id = self.ids.take();
                 let taken = self.shared.take_keyed_place(stream, id, options, wait);
-                let (key, seq, keyed) = block_on(taken)?;
-                self.sequence.set(self.sequence.get() + 1);
+                let taken = block_on(taken);
+                let (key, seq, keyed) =
+                    taken.inspect_err(|_| self.ids.give_back(id.sequence, 1))?;
                 (key, seq, keyed.map(|keyed| (id, keyed)))
             }
         };
@@ -121,8 +140,12 @@ impl SendPort for NatsSender {
             since: Instant::now(),
         };
         self.shared.loans().insert(ticket, lent);
-        let sender = self;
-        Ok(PortLoan::new(len, NatsPlace { sender, ticket }))
+        let place = NatsPlace {
+            shared: Arc::clone(&self.shared),
+            ids: Arc::clone(&self.ids),
+            ticket,
+        };
+        Ok(PortLoan::new(len, place))
     }
 
     /// Sends without a loan: two requests to the server instead of three.
@@ -130,7 +153,7 @@ impl SendPort for NatsSender {
         self.check(payload.len())?;
         let options = SendOptions::new().kind(kind);
         let stream = self.shared.lane_for(&options)?;
-        let id = self.next_id();
+        let id = self.ids.take();
         let content = Content::new(Headers::new(), Bytes::copy_from_slice(payload));
         let sent = block_on(self.shared.send(stream, id, content, &options, wait));
         let may_be_sent = match &sent {
@@ -138,8 +161,8 @@ impl SendPort for NatsSender {
             Err(SendPortError::Failed(failure)) => is_unknown(failure),
             Err(_) => false,
         };
-        if may_be_sent {
-            self.use_up_id();
+        if !may_be_sent {
+            self.ids.give_back(id.sequence, 1);
         }
         sent
     }
@@ -153,11 +176,10 @@ impl SendPort for NatsSender {
     }
 }
 
-impl PublishOnce for NatsPlace<'_> {
+impl PublishOnce for NatsPlace {
     fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
-        let NatsPlace { sender, ticket } = self;
-        let shared = &sender.shared;
-        let lent = shared.loans().remove(ticket);
+        let shared = &self.shared;
+        let lent = shared.loans().remove(&self.ticket);
         let lent = lent.ok_or_else(|| Unavailable::transport("no such loan"))?;
         if shared.connection.is_forked() {
             return Err(Unavailable::Forked.into());
@@ -166,20 +188,20 @@ impl PublishOnce for NatsPlace<'_> {
             return Err(Unavailable::Removed.into());
         }
         let known = lent.keyed.map(|(id, _)| id);
-        let id = known.unwrap_or_else(|| sender.next_id());
+        let id = known.unwrap_or_else(|| self.ids.take());
         let sent = block_on(shared.publish_loan(lent, id, payload.into()));
         let may_be_sent = match &sent {
             Ok(_) => true,
             Err(failure) => is_unknown(failure),
         };
-        if known.is_none() && may_be_sent {
-            sender.use_up_id();
+        if known.is_none() && !may_be_sent {
+            self.ids.give_back(id.sequence, 1);
         }
         sent
     }
 
     fn abandon(&self) {
-        let shared = &self.sender.shared;
+        let shared = &self.shared;
         let lent = shared.loans().remove(&self.ticket);
         if let Some(lent) = lent.filter(|_| !shared.connection.is_forked()) {
             block_on(shared.abandon(&lent));
@@ -187,7 +209,7 @@ impl PublishOnce for NatsPlace<'_> {
     }
 
     fn queue(&self) -> String {
-        self.sender.shared.address()
+        self.shared.address()
     }
 }
 

@@ -86,10 +86,9 @@ fn shows_no(secret: &str, what: &(impl Debug + Display)) {
 }
 
 fn with(address: &NatsAddress, options: NatsOptions) -> NatsAddress {
-    NatsAddress {
-        options,
-        ..address.clone()
-    }
+    let mut address = address.clone();
+    address.options = options;
+    address
 }
 
 fn a_user_and_a_password_are_accepted_and_wrong_ones_refused_without_showing_them(

@@ -42,6 +42,7 @@ pub struct Inbox<T> {
 
 /// The report about a message to all nodes.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct BroadcastReport {
     /// The nodes in whose inboxes the message is.
     pub reached: Vec<String>,

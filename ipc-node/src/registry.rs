@@ -26,6 +26,7 @@ pub struct Registry {
 
 /// What is known about one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct NodeInfo {
     /// The name it gave itself.
     pub name: String,

@@ -1,10 +1,12 @@
 //! Each test causes an error or a warning, follows its advice, and checks that it helps.
 
+mod unreaped;
+
 use std::fmt::Display;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::{env, thread};
 
 use ipc_node::pool::{Context, Handlers, JobError, Pool, PoolBuilder, PoolError, Ticket};
 use ipc_node::request::{Client, OpenError, Server};
@@ -13,6 +15,8 @@ use ipc_queue::{QueueOptions, UnixServer};
 use ipc_shm::Namespace;
 
 /// Long enough for anything that ends at all.
+use unreaped::zombies;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[track_caller]
@@ -206,17 +210,6 @@ fn memory_is_limited_once_proc_is_mounted() {
         "max_memory_bytes needs /proc, which can't be read here: mount it",
     );
     assert_eq!(answer, "Ok(9)");
-}
-
-/// Returns the number of processes that ended and were not reaped.
-fn zombies() -> usize {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let stats = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
-    let is_zombie = |stat: &String| {
-        stat.rsplit_once(") ")
-            .is_some_and(|(_, rest)| rest.starts_with('Z'))
-    };
-    stats.filter(is_zombie).count()
 }
 
 /// Says how many zombies there are in the end: one if this is PID 1, otherwise none.

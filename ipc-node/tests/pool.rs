@@ -2,22 +2,23 @@
 //!
 //! Workers are this test program again, as its test `worker`.
 
+mod waiting;
+
 use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipc_node::pool::{
-    Context, Handlers, Intensity, JobError, Pool, PoolBuilder, PoolError, RestartPolicy, Ticket,
+    Context, Handlers, Intensity, JobError, Pool, PoolBuilder, PoolError, RestartPolicy,
     as_completed,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Long enough for anything that ends at all.
-const PATIENCE: Duration = Duration::from_secs(60);
+use waiting::{PATIENCE, until, wait};
 
 fn handlers() -> Handlers {
     let mut handlers = Handlers::new();
@@ -101,21 +102,6 @@ fn program(test: &str) -> Command {
 
 fn pool(workers: usize) -> PoolBuilder {
     Pool::builder().workers(workers).command(program("worker"))
-}
-
-fn wait<T: serde::de::DeserializeOwned>(ticket: Ticket<T>) -> Result<T, JobError> {
-    let Ok(answer) = ticket.wait_timeout(PATIENCE) else {
-        panic!("no answer in {PATIENCE:?}");
-    };
-    answer
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        thread::yield_now();
-    }
 }
 
 /// Returns `true` if the process has ended, even if it was not reaped.

@@ -3,22 +3,22 @@
 //!
 //! Worker processes run this test program, as its test `worker`.
 
+mod waiting;
+
 use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipc_node::pool::{
-    Context, Handlers, JobError, OpenTickets, Pool, PoolBuilder, PoolError, Ticket, WorkerExit,
+    Context, Handlers, JobError, OpenTickets, Pool, PoolBuilder, PoolError, WorkerExit,
 };
 use ipc_queue::SendFailure;
 use ipc_queue::transport::{OpenMode, Wait};
-use serde::de::DeserializeOwned;
 
-/// Long enough for anything that ends at all.
-const PATIENCE: Duration = Duration::from_secs(60);
+use waiting::{PATIENCE, until, wait};
 
 fn handlers() -> Handlers {
     let mut handlers = Handlers::new();
@@ -68,21 +68,6 @@ fn threads(name: &str) -> PoolBuilder {
     Pool::builder()
         .at(&format!("local:{name}"))
         .threads(handlers())
-}
-
-fn wait<T: DeserializeOwned>(ticket: Ticket<T>) -> Result<T, JobError> {
-    let Ok(answer) = ticket.wait_timeout(PATIENCE) else {
-        panic!("no answer in {PATIENCE:?}");
-    };
-    answer
-}
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        thread::yield_now();
-    }
 }
 
 #[test]

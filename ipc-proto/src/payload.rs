@@ -22,6 +22,7 @@ use crate::shape::{self, Shape};
 /// assert_eq!(bytes.encoding, None);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PayloadName {
     /// The encoding; `None` for plain bytes.
     pub encoding: Option<Encoding>,
@@ -33,6 +34,7 @@ pub struct PayloadName {
 
 /// The stored part of the shape of a payload's type.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PayloadShape {
     /// The fingerprint of the shape.
     pub fingerprint: u64,

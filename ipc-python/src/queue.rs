@@ -291,9 +291,9 @@ impl RawQueue {
             let mut done = sent.lock().unwrap_or_else(PoisonError::into_inner);
             let wait = at_once_if(limit, wait);
             let outcome = opened.sender().send_batch_within(&payloads[*done..], wait);
-            outcome.map_err(|(more, error)| {
-                *done += more;
-                error
+            outcome.map_err(|failed| {
+                *done += failed.sent;
+                failed.error
             })
         };
         let outcome = waiting::until(py, limit, attempt, SendTimeoutError::is_timeout)?;

@@ -6,10 +6,16 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use crate::block_on::block_on;
 use crate::delivery::{ByteDelivery, ack_some};
 use crate::error::{BatchAckError, SettleError};
+use crate::process::ThisProcess;
 use crate::together::{InFlight, Together};
 
 /// The maximum number of acks that a receiver leaves unconfirmed. A larger batch is in flight
@@ -21,16 +27,28 @@ pub const MAX_ACK_AGE: Duration = Duration::from_secs(1);
 /// The acks of one receiver that are in flight, the oldest first.
 #[derive(Default)]
 pub(crate) struct AckWindow {
+    /// Those that another thread waits for, older than all groups.
+    elsewhere: Option<Elsewhere>,
     groups: VecDeque<(Instant, InFlight)>,
-    /// The number of deliveries in all groups.
+    /// The number of deliveries of both.
     count: usize,
+    /// The results that no call has returned yet.
+    learned: Learned,
 }
 
-/// What one call learns about acks.
+/// What is known about acks.
 #[derive(Default)]
 struct Learned {
     acked: usize,
     failures: Vec<SettleError>,
+}
+
+/// Acks that a thread of the blocking pool waits for.
+struct Elsewhere {
+    count: usize,
+    /// A forked copy does not have the thread.
+    process: ThisProcess,
+    confirmed: Pin<Box<dyn Future<Output = Learned> + Send>>,
 }
 
 impl AckWindow {
@@ -42,11 +60,11 @@ impl AckWindow {
         let mut together = Together::default();
         let (count, failures) = ack_some(deliveries, &mut together);
         let left = together.len();
-        let mut learned = Learned {
-            acked: count - failures.len() - left,
-            failures: failures.into_iter().map(|(_, failure)| failure).collect(),
-        };
-        self.make_room(left, &mut learned);
+        self.learned.acked += count - failures.len() - left;
+        let failures = failures.into_iter().map(|(_, failure)| failure);
+        self.learned.failures.extend(failures);
+        self.make_room(left);
+        let learned = &mut self.learned;
         let before = learned.failures.len();
         let started = together.start(|_, failure| learned.failures.push(failure));
         let in_flight: usize = started.iter().map(InFlight::len).sum();
@@ -55,14 +73,22 @@ impl AckWindow {
         let now = Instant::now();
         self.groups
             .extend(started.into_iter().map(|acks| (now, acks)));
-        learned.check()
+        self.report()
     }
 
     /// Waits until all are confirmed.
     pub(crate) fn flush(&mut self) -> Result<(), BatchAckError> {
-        let mut learned = Learned::default();
-        while self.confirm_oldest(&mut learned) {}
-        learned.check()
+        while self.confirm_oldest() {}
+        self.report()
+    }
+
+    /// Waits until all are confirmed, without blocking the thread. If the future is dropped, the
+    /// next call waits for them and returns their failures.
+    pub(crate) async fn flush_async(&mut self) -> Result<(), BatchAckError> {
+        while self.elsewhere.is_some() || !self.groups.is_empty() {
+            poll_fn(|context| self.poll_elsewhere(context)).await;
+        }
+        self.report()
     }
 
     /// Returns the number of acks in flight.
@@ -70,32 +96,91 @@ impl AckWindow {
         self.count
     }
 
-    fn make_room(&mut self, more: usize, learned: &mut Learned) {
-        while let Some((since, _)) = self.groups.front() {
+    /// Returns what no call has returned yet.
+    fn report(&mut self) -> Result<(), BatchAckError> {
+        let Learned { acked, failures } = mem::take(&mut self.learned);
+        BatchAckError::check(acked, failures)
+    }
+
+    fn make_room(&mut self, more: usize) {
+        while self.count > 0 {
+            let is_fresh = |(since, _): &(Instant, _)| since.elapsed() < MAX_ACK_AGE;
             let has_room = self.count + more <= MAX_ACKS_IN_FLIGHT;
-            if has_room && since.elapsed() < MAX_ACK_AGE {
+            if has_room && self.elsewhere.is_none() && self.groups.front().is_none_or(is_fresh) {
                 return;
             }
-            self.confirm_oldest(learned);
+            self.confirm_oldest();
         }
     }
 
     /// Returns `false` if none are in flight.
-    fn confirm_oldest(&mut self, learned: &mut Learned) -> bool {
+    fn confirm_oldest(&mut self) -> bool {
+        if let Some(elsewhere) = self.elsewhere.take() {
+            self.count -= elsewhere.count;
+            self.learned.add(elsewhere.wait());
+            return true;
+        }
         let Some((_, acks)) = self.groups.pop_front() else {
             return false;
         };
-        let (count, before) = (acks.len(), learned.failures.len());
-        self.count -= count;
-        acks.confirm(|_, failure| learned.failures.push(failure));
-        learned.acked += count - (learned.failures.len() - before);
+        self.count -= acks.len();
+        self.learned.confirm(acks);
         true
+    }
+
+    /// Lets another thread wait for all acks, and checks whether it is done.
+    fn poll_elsewhere(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let groups = &mut self.groups;
+        let elsewhere = self
+            .elsewhere
+            .get_or_insert_with(|| Elsewhere::start(mem::take(groups)));
+        let count = elsewhere.count;
+        let learned = ready!(elsewhere.confirmed.as_mut().poll(context));
+        self.elsewhere = None;
+        self.count -= count;
+        self.learned.add(learned);
+        Poll::Ready(())
+    }
+}
+
+impl Elsewhere {
+    fn start(groups: VecDeque<(Instant, InFlight)>) -> Self {
+        let count = groups.iter().map(|(_, acks)| acks.len()).sum();
+        let confirm = move || {
+            let mut learned = Learned::default();
+            for (_, acks) in groups {
+                learned.confirm(acks);
+            }
+            learned
+        };
+        Self {
+            count,
+            process: ThisProcess::current(),
+            confirmed: Box::pin(blocking::unblock(confirm)),
+        }
+    }
+
+    fn wait(self) -> Learned {
+        if self.process.is_current() {
+            return block_on(self.confirmed);
+        }
+        // The parent learns how they end.
+        mem::forget(self.confirmed);
+        Learned::default()
     }
 }
 
 impl Learned {
-    fn check(self) -> Result<(), BatchAckError> {
-        BatchAckError::check(self.acked, self.failures)
+    /// Waits until these acks are confirmed.
+    fn confirm(&mut self, acks: InFlight) {
+        let (count, before) = (acks.len(), self.failures.len());
+        acks.confirm(|_, failure| self.failures.push(failure));
+        self.acked += count - (self.failures.len() - before);
+    }
+
+    fn add(&mut self, other: Self) {
+        self.acked += other.acked;
+        self.failures.extend(other.failures);
     }
 }
 

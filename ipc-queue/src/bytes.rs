@@ -16,8 +16,9 @@ use crate::controls::controls;
 use crate::dead_letter::{DeadLetter, DeadLetterId};
 use crate::delivery::ByteDelivery;
 use crate::error::{
-    BatchPortError, BatchSendError, DrainError, RecvError, RecvPortError, RecvTimeoutError,
-    SendError, SendFailure, SendPortError, SendTimeoutError, TryRecvError, TrySendError,
+    BatchPortError, BatchSendError, BatchSendTimeoutError, DrainError, RecvError, RecvPortError,
+    RecvTimeoutError, SendError, SendFailure, SendPortError, SendTimeoutError, TryRecvError,
+    TrySendError,
 };
 use crate::loan::Loan;
 use crate::notifier::Notifier;
@@ -152,7 +153,7 @@ impl ByteSender {
     /// [`SendError`] when the queue is closed or removed, or the payload too large.
     #[inline(always)]
     pub fn send(&self, payload: &[u8]) -> Result<MessageId, SendError> {
-        let sent = self.port_send(payload, Wait::Forever);
+        let sent = self.port_send(payload, || Wait::Forever);
         sent.map_err(|error| error.into_send(self.queue(), ()))
     }
 
@@ -163,7 +164,7 @@ impl ByteSender {
     /// [`send`](Self::send).
     #[inline(always)]
     pub fn try_send(&self, payload: &[u8]) -> Result<MessageId, TrySendError> {
-        let sent = self.port_send(payload, Wait::No);
+        let sent = self.port_send(payload, || Wait::No);
         sent.map_err(|error| error.into_try_send(self.queue(), ()))
     }
 
@@ -176,7 +177,7 @@ impl ByteSender {
         payload: &[u8],
         timeout: Duration,
     ) -> Result<MessageId, SendTimeoutError> {
-        let sent = self.port_send(payload, Wait::at_most(timeout));
+        let sent = self.port_send(payload, || Wait::at_most(timeout));
         sent.map_err(|error| error.into_send_timeout(self.queue(), ()))
     }
 
@@ -189,7 +190,7 @@ impl ByteSender {
         payload: &[u8],
         deadline: Instant,
     ) -> Result<MessageId, SendTimeoutError> {
-        let sent = self.port_send(payload, Wait::Until(deadline));
+        let sent = self.port_send(payload, || Wait::Until(deadline));
         sent.map_err(|error| error.into_send_timeout(self.queue(), ()))
     }
 
@@ -227,18 +228,20 @@ impl ByteSender {
         })
     }
 
-    /// Like [`send_batch`](Self::send_batch), but waits for room as `wait` says. The error has the
-    /// number of payloads that were sent.
-    #[doc(hidden)] // For the Python package, whose waits end at signals.
+    /// Like [`send_batch`](Self::send_batch), but waits for room as `wait` says.
+    ///
+    /// # Errors
+    /// [`BatchSendTimeoutError`] has the number of payloads that were sent before the first that
+    /// could not be.
     pub fn send_batch_within(
         &self,
         payloads: &[&[u8]],
         wait: Wait,
-    ) -> Result<(), (usize, SendTimeoutError)> {
+    ) -> Result<(), BatchSendTimeoutError> {
         let sent = self.port_send_batch(payloads, Kind::Data, wait);
-        sent.map_err(|failed| {
-            let error = failed.error.into_send_timeout(self.queue(), ());
-            (failed.sent, error)
+        sent.map_err(|failed| BatchSendTimeoutError {
+            sent: failed.sent,
+            error: failed.error.into_send_timeout(self.queue(), ()),
         })
     }
 
@@ -247,7 +250,7 @@ impl ByteSender {
     /// # Errors
     /// Those of [`send`](Self::send).
     pub fn send_signal(&self, signal: Signal) -> Result<MessageId, SendError> {
-        let sent = self.port_send_as(signal.into(), &[], Wait::Forever);
+        let sent = self.port_send_as(signal.into(), &[], || Wait::Forever);
         sent.map_err(|error| error.into_send(self.queue(), ()))
     }
 
@@ -293,7 +296,11 @@ impl ByteSender {
     }
 
     #[inline(always)]
-    pub(crate) fn port_send(&self, payload: &[u8], wait: Wait) -> Result<MessageId, SendPortError> {
+    pub(crate) fn port_send(
+        &self,
+        payload: &[u8],
+        wait: impl FnOnce() -> Wait,
+    ) -> Result<MessageId, SendPortError> {
         self.port_send_as(Kind::Data, payload, wait)
     }
 
@@ -302,12 +309,12 @@ impl ByteSender {
         &self,
         kind: Kind,
         payload: &[u8],
-        wait: Wait,
+        wait: impl FnOnce() -> Wait,
     ) -> Result<MessageId, SendPortError> {
         match &self.port {
             #[cfg(target_os = "linux")]
             Out::Shm(sender) => sender.send(payload, kind, wait),
-            Out::Other(port) => port.send(payload, kind, wait),
+            Out::Other(port) => port.send(payload, kind, wait()),
         }
     }
 
@@ -317,7 +324,7 @@ impl ByteSender {
         options: &SendOptions,
     ) -> Result<MessageId, SendPortError> {
         if options.first_feature().is_none() {
-            return self.port_send_as(options.kind, payload, options.wait);
+            return self.port_send_as(options.kind, payload, || options.wait);
         }
         match self.port_loan_with(payload.len(), options) {
             Ok(mut loan) => {
@@ -421,7 +428,7 @@ impl ByteReceiver {
     /// [`RecvError`] when the queue is closed and drained, or cannot be used.
     #[inline(always)]
     pub fn recv(&self) -> Result<ByteDelivery<'_>, RecvError> {
-        self.receive(Wait::Forever, |error| error.into_recv(self.queue()))
+        self.receive(|| Wait::Forever, |error| error.into_recv(self.queue()))
     }
 
     /// Returns a message if there is one.
@@ -430,21 +437,24 @@ impl ByteReceiver {
     /// [`TryRecvError::Empty`] if there is none; otherwise those of [`recv`](Self::recv).
     #[inline(always)]
     pub fn try_recv(&self) -> Result<ByteDelivery<'_>, TryRecvError> {
-        self.receive(Wait::No, |error| error.into_try_recv(|| self.queue()))
+        self.receive(|| Wait::No, |error| error.into_try_recv(|| self.queue()))
     }
 
     /// Blocks until there is a message, for at most `timeout`.
     ///
     /// # Errors
     /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise those of [`recv`](Self::recv).
+    #[inline(always)]
     pub fn recv_timeout(&self, timeout: Duration) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
-        self.recv_within(Wait::at_most(timeout))
+        let wait = || Wait::at_most(timeout);
+        self.receive(wait, |error| error.into_recv_timeout(self.queue()))
     }
 
     /// Blocks until there is a message, but no longer than until `deadline`.
     ///
     /// # Errors
     /// Those of [`recv_timeout`](Self::recv_timeout).
+    #[inline(always)]
     pub fn recv_deadline(&self, deadline: Instant) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
         self.recv_within(Wait::Until(deadline))
     }
@@ -456,7 +466,7 @@ impl ByteReceiver {
     /// time-out after zero time.
     #[inline(always)]
     pub fn recv_within(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvTimeoutError> {
-        self.receive(wait, |error| error.into_recv_timeout(self.queue()))
+        self.receive(|| wait, |error| error.into_recv_timeout(self.queue()))
     }
 
     /// Returns the queue's address, without credentials, for errors.
@@ -466,27 +476,27 @@ impl ByteReceiver {
     }
 
     #[inline(always)]
-    pub(crate) fn port_recv(&self, wait: Wait) -> Result<ByteDelivery<'_>, RecvPortError> {
-        self.receive(wait, |error| error)
+    pub(crate) fn port_recv(
+        &self,
+        wait: impl FnOnce() -> Wait,
+    ) -> Result<ByteDelivery<'_>, Box<RecvPortError>> {
+        match &self.port {
+            #[cfg(target_os = "linux")]
+            In::Shm(receiver) => Ok(receiver.receive(wait)?.into()),
+            In::Other(port) => Ok(port.recv(wait())?.into()),
+        }
     }
 
-    /// Matches once, so that a delivery is built in its final place.
+    /// Asks how long to wait only if there is no message: the clock costs more than a message.
     #[inline(always)]
     fn receive<E>(
         &self,
-        wait: Wait,
-        failed: impl FnOnce(RecvPortError) -> E,
+        wait: impl FnOnce() -> Wait,
+        failed: impl FnOnce(RecvPortError) -> Box<E>,
     ) -> Result<ByteDelivery<'_>, E> {
-        match &self.port {
-            #[cfg(target_os = "linux")]
-            In::Shm(receiver) => match receiver.receive(wait) {
-                Ok(delivery) => Ok(delivery.into()),
-                Err(error) => Err(failed(error)),
-            },
-            In::Other(port) => match port.recv(wait) {
-                Ok(delivery) => Ok(delivery.into()),
-                Err(error) => Err(failed(error)),
-            },
+        match self.port_recv(wait) {
+            Ok(delivery) => Ok(delivery),
+            Err(error) => Err(*failed(*error)),
         }
     }
 
@@ -537,7 +547,7 @@ impl ByteReceiver {
         wait: Wait,
     ) -> Result<(), RecvTimeoutError> {
         let received = self.port_recv_batch(most, wait, batch);
-        received.map_err(|error| error.into_recv_timeout(self.queue()))
+        received.map_err(|error| *error.into_recv_timeout(self.queue()))
     }
 
     /// Appends the next messages, at most `most`.

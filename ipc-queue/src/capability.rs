@@ -151,6 +151,7 @@ impl Capabilities {
 /// The transport, or the queue as it was created, does not support a feature.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{feature}: {reason}")]
+#[non_exhaustive]
 pub struct Unsupported {
     /// The feature that was requested.
     pub feature: Feature,

@@ -195,6 +195,8 @@ macro_rules! conformance_tests {
             an_interrupted_batch_of_acks_reports_each_failure
 
             acks_in_flight_are_confirmed_by_flush
+            acks_in_flight_are_confirmed_by_flush_async
+            a_dropped_async_flush_hides_no_failure
             a_lost_lease_is_reported_by_flush
             an_interrupted_flush_reports_each_failure
             a_dropped_receiver_confirms_its_acks
@@ -225,6 +227,7 @@ macro_rules! conformance_tests {
             a_failed_send_returns_the_message
             an_oversized_payload_is_refused_with_the_limit
             a_loan_holds_a_place_until_it_is_published_or_dropped
+            an_owned_loan_outlives_its_sender
             a_blocked_receiver_continues_when_a_message_arrives
             a_blocked_sender_continues_when_a_place_is_free
             every_blocking_call_keeps_its_deadline

@@ -67,6 +67,9 @@
 //! - `acks_in_flight_are_confirmed_by_flush`: after a successful flush the messages are gone. No
 //!   more acks are in flight than [`MAX_ACKS_IN_FLIGHT`](crate::MAX_ACKS_IN_FLIGHT), or than one
 //!   batch has.
+//! - `acks_in_flight_are_confirmed_by_flush_async`: likewise, without blocking the thread.
+//! - `a_dropped_async_flush_hides_no_failure`: the acks stay in flight, and a later call reports
+//!   those that failed.
 //! - `a_lost_lease_is_reported_by_flush`: once, by its id, and the other messages are acked.
 //! - `an_interrupted_flush_reports_each_failure`: each message whose ack is not reported as failed
 //!   is gone. Each other one is gone or delivered again.
@@ -112,6 +115,7 @@
 //! - `a_failed_send_returns_the_message`
 //! - `an_oversized_payload_is_refused_with_the_limit`: at once, even if the queue is full.
 //! - `a_loan_holds_a_place_until_it_is_published_or_dropped`
+//! - `an_owned_loan_outlives_its_sender`: and the handles of its queue, in any thread.
 //! - `a_blocked_receiver_continues_when_a_message_arrives`: of several, as many as there are
 //!   messages.
 //! - `a_blocked_sender_continues_when_a_place_is_free`: of several, as many as places become free.
@@ -373,13 +377,13 @@ pub trait SendPort: Debug + Send {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<PortLoan<'_>, SendPortError>;
+    ) -> Result<PortLoan, SendPortError>;
 
     /// Like [`loan_with`](Self::loan_with), for a message of kind `kind` without other options.
     ///
     /// # Errors
     /// Those of `loan_with`, except those about options.
-    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<PortLoan<'_>, SendPortError> {
+    fn loan(&self, len: usize, kind: Kind, wait: Wait) -> Result<PortLoan, SendPortError> {
         self.loan_with(len, &SendOptions::new().kind(kind), wait)
     }
 
@@ -458,6 +462,7 @@ pub trait ReceivePort: Debug + Send {
 
 /// A lease: a message, and the process that holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LeaseInfo {
     /// The holder's name: the program of its process, or its thread.
     pub holder: String,
@@ -467,4 +472,17 @@ pub struct LeaseInfo {
     pub message: MessageId,
     /// The number of its deliveries, including this one.
     pub attempt: u8,
+}
+
+impl LeaseInfo {
+    /// Describes a lease, for transports.
+    #[must_use]
+    pub const fn new(holder: String, pid: u32, message: MessageId, attempt: u8) -> Self {
+        Self {
+            holder,
+            pid,
+            message,
+            attempt,
+        }
+    }
 }

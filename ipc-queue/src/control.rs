@@ -16,6 +16,7 @@ use crate::error::{QueueError, SendFailure, Unavailable};
 /// The error of a control call that did not happen, or whose outcome is unknown.
 #[derive(Clone, Debug, Error)]
 #[error("queue {queue:?}: {call}: {failure}")]
+#[non_exhaustive]
 pub struct ControlError {
     /// The queue's address, without credentials.
     pub queue: String,

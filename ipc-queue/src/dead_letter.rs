@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// A message that was buried or is past its attempt limit, with its payload: bytes, or the value
 /// that a typed queue [decodes](crate::Queue::dead_letters).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DeadLetter<P = Vec<u8>> {
     /// The letter's id, for requeueing or discarding it.
     pub id: DeadLetterId,
@@ -40,6 +41,33 @@ pub struct DeadLetter<P = Vec<u8>> {
 }
 
 impl<P> DeadLetter<P> {
+    /// Creates the letter of a message, for transports. It has no attempts, headers or error; set
+    /// the fields that are known.
+    #[must_use]
+    pub fn new(
+        id: DeadLetterId,
+        (kind, message, sent_at): (Kind, MessageId, Timestamp),
+        reason: DeadReason,
+        payload: P,
+    ) -> Self {
+        Self {
+            id,
+            message,
+            kind,
+            sent_at,
+            attempts: 0,
+            reason,
+            nacks: 0,
+            expiries: 0,
+            crashes: 0,
+            last_worker: None,
+            signal: None,
+            error: String::new(),
+            headers: Headers::new(),
+            payload,
+        }
+    }
+
     /// Returns the same letter with its payload converted.
     pub(crate) fn map<Q>(self, change: impl FnOnce(P) -> Q) -> DeadLetter<Q> {
         DeadLetter {

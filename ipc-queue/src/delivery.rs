@@ -1,12 +1,12 @@
 //! A message in the hands of its receiver.
 
-use std::marker::PhantomData;
 use std::mem;
 use std::time::Duration;
 
 use ipc_proto::{Headers, Kind, MessageId};
 
 use crate::error::{BatchAckError, RecvError, RecvFailure, SettleError, SettleFailure};
+use crate::held::{Held, Holder};
 use crate::metadata::{FencingToken, Metadata};
 use crate::owned::OwnedByteDelivery;
 use crate::port::PortDelivery;
@@ -22,18 +22,11 @@ use crate::together::Together;
 /// valid while the delivery exists, even after its lease was lost.
 #[derive(Debug)]
 #[must_use = "dropped without `ack` the message is delivered again"]
-pub struct ByteDelivery<'a>(Inner<'a>);
-
-#[derive(Debug)]
-enum Inner<'a> {
-    #[cfg(target_os = "linux")]
-    Shm(ShmDelivery<'a>),
-    Port(Box<PortDelivery>, PhantomData<&'a ()>),
-}
+pub struct ByteDelivery<'a>(Held<'a>);
 
 impl From<PortDelivery> for ByteDelivery<'_> {
     fn from(delivery: PortDelivery) -> Self {
-        Self(Inner::Port(Box::new(delivery), PhantomData))
+        Self(Held::of_port(Box::new(delivery)))
     }
 }
 
@@ -48,7 +41,7 @@ impl From<OwnedByteDelivery> for ByteDelivery<'_> {
 impl<'a> From<ShmDelivery<'a>> for ByteDelivery<'a> {
     #[inline(always)]
     fn from(delivery: ShmDelivery<'a>) -> Self {
-        Self(Inner::Shm(delivery))
+        Self(Held::of_shm(delivery))
     }
 }
 
@@ -57,20 +50,20 @@ impl<'a> ByteDelivery<'a> {
     #[inline]
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        match &self.0 {
+        match self.0.holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.payload(),
-            Inner::Port(delivery, _) => delivery.payload(),
+            Holder::Shm(delivery) => delivery.payload(),
+            Holder::Port(delivery) => delivery.payload(),
         }
     }
 
     /// Returns the headers of the message.
     #[must_use]
     pub fn headers(&self) -> Headers {
-        match &self.0 {
+        match self.0.holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.headers(),
-            Inner::Port(delivery, _) => delivery.headers().clone(),
+            Holder::Shm(delivery) => delivery.headers(),
+            Holder::Port(delivery) => delivery.headers().clone(),
         }
     }
 
@@ -81,13 +74,13 @@ impl<'a> ByteDelivery<'a> {
     /// [`Unavailable::Truncated`](crate::Unavailable::Truncated).
     #[inline]
     pub fn check_whole(&self) -> Result<(), RecvError> {
-        match &self.0 {
+        match self.0.holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => {
+            Holder::Shm(delivery) => {
                 let checked = delivery.check_whole();
                 checked.map_err(|cause| RecvFailure::from(cause).of(self.queue()))
             }
-            Inner::Port(delivery, _) => {
+            Holder::Port(delivery) => {
                 let checked = delivery.check_whole();
                 checked.map_err(|cause| RecvFailure::from(cause).of(self.queue()))
             }
@@ -97,10 +90,10 @@ impl<'a> ByteDelivery<'a> {
     /// Returns the queue's address, without credentials, for errors.
     #[cold]
     pub(crate) fn queue(&self) -> String {
-        match &self.0 {
+        match self.0.holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.queue(),
-            Inner::Port(delivery, _) => delivery.queue(),
+            Holder::Shm(delivery) => delivery.queue(),
+            Holder::Port(delivery) => delivery.queue(),
         }
     }
 
@@ -112,20 +105,20 @@ impl<'a> ByteDelivery<'a> {
     /// Returns everything known about the message except its payload and its headers.
     #[must_use]
     pub fn metadata(&self) -> Metadata {
-        match &self.0 {
+        match self.0.holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.metadata(),
-            Inner::Port(delivery, _) => delivery.metadata(),
+            Holder::Shm(delivery) => delivery.metadata(),
+            Holder::Port(delivery) => delivery.metadata(),
         }
     }
 
     /// Returns the kind of the message.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        match &self.0 {
+        match self.0.holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.kind(),
-            Inner::Port(delivery, _) => delivery.metadata().kind,
+            Holder::Shm(delivery) => delivery.kind(),
+            Holder::Port(delivery) => delivery.metadata().kind,
         }
     }
 
@@ -138,24 +131,24 @@ impl<'a> ByteDelivery<'a> {
     /// Returns the number of this attempt, counted from 1.
     #[must_use]
     pub fn attempt(&self) -> u8 {
-        match &self.0 {
+        match self.0.holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.attempt(),
-            Inner::Port(delivery, _) => delivery.metadata().attempt,
+            Holder::Shm(delivery) => delivery.attempt(),
+            Holder::Port(delivery) => delivery.metadata().attempt,
         }
     }
 
     /// Returns the fencing token of this delivery.
     #[must_use]
     pub fn token(&self) -> FencingToken {
-        match &self.0 {
+        match self.0.holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => FencingToken {
+            Holder::Shm(delivery) => FencingToken {
                 queue: delivery.queue_id(),
                 message: self.id(),
                 delivery: delivery.delivery(),
             },
-            Inner::Port(delivery, _) => delivery.token(),
+            Holder::Port(delivery) => delivery.token(),
         }
     }
 
@@ -165,13 +158,13 @@ impl<'a> ByteDelivery<'a> {
     /// # Errors
     /// Those of [`ack`](Self::ack).
     pub fn extend(&self, by: Duration) -> Result<(), SettleError> {
-        match &self.0 {
+        match self.0.holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => {
+            Holder::Shm(delivery) => {
                 let extended = delivery.extend(by);
                 extended.map_err(|failure| self.not_settled(failure))
             }
-            Inner::Port(delivery, _) => delivery.extend(by),
+            Holder::Port(delivery) => delivery.extend(by),
         }
     }
 
@@ -179,36 +172,36 @@ impl<'a> ByteDelivery<'a> {
     /// thread, or outlive its receiver. In shared memory the payload is not copied.
     #[must_use = "dropped without `ack` the message is delivered again"]
     pub fn into_owned(self) -> OwnedByteDelivery {
-        OwnedByteDelivery::new(match self.0 {
+        OwnedByteDelivery::new(match self.0.into_holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => delivery.into_port(),
-            Inner::Port(delivery, _) => *delivery,
+            Holder::Shm(delivery) => delivery.into_port(),
+            Holder::Port(delivery) => *delivery,
         })
     }
 
     /// Returns whether an ack is done by this process alone, without a server.
     #[inline]
     pub(crate) fn is_shared_memory(&self) -> bool {
-        match &self.0 {
+        match self.0.holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(_) => true,
-            Inner::Port(..) => false,
+            Holder::Shm(_) => true,
+            Holder::Port(_) => false,
         }
     }
 
     /// Settles by reference as long as possible: a copy of a fresh delivery would stall until its
     /// parts are written.
     #[inline]
-    pub(crate) fn settle(mut self, how: Settle<'_>) -> Result<(), SettleError> {
-        match &mut self.0 {
+    pub(crate) fn settle(self, how: Settle<'_>) -> Result<(), SettleError> {
+        match self.0.holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(delivery) => {
+            Holder::Shm(delivery) => {
                 let settled = delivery.settle(how);
                 let settled = settled.map_err(|failure| self.not_settled(failure));
                 mem::forget(self);
                 settled
             }
-            Inner::Port(..) => self.into_owned().settle(how),
+            Holder::Port(_) => self.into_owned().settle(how),
         }
     }
 }
@@ -248,13 +241,10 @@ pub(crate) fn ack_some<'a>(
     for delivery in deliveries {
         let index = count;
         count += 1;
-        match delivery.0 {
+        match delivery.0.into_holder() {
             #[cfg(target_os = "linux")]
-            Inner::Shm(ref shared) => {
-                acks.add(index, shared);
-                mem::forget(delivery);
-            }
-            Inner::Port(port, _) => {
+            Holder::Shm(shared) => acks.add(index, shared),
+            Holder::Port(port) => {
                 if let Err(error) = port.ack_in(index, together) {
                     failures.push((index, error));
                 }

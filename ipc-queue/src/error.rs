@@ -15,6 +15,9 @@ mod unavailable;
 pub use open::QueueError;
 pub use port::{BatchPortError, RecvPortError, SendPortError};
 pub use recv::{RecvError, RecvFailure, RecvTimeoutError, TryRecvError};
-pub use send::{BatchSendError, NoRoom, SendError, SendFailure, SendTimeoutError, TrySendError};
+pub use send::{
+    BatchSendError, BatchSendTimeoutError, NoRoom, SendError, SendFailure, SendTimeoutError,
+    TrySendError,
+};
 pub use settle::{BatchAckError, DrainError, SettleError, SettleFailure};
 pub use unavailable::Unavailable;

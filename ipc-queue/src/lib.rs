@@ -6,6 +6,7 @@ mod address;
 mod aging;
 mod asynchronous;
 mod batch;
+mod block_on;
 mod bridge;
 mod bytes;
 mod capability;
@@ -18,6 +19,11 @@ mod controls;
 mod dead_letter;
 mod delivery;
 mod error;
+#[cfg(target_os = "linux")]
+mod held;
+#[cfg(not(target_os = "linux"))]
+#[path = "held/elsewhere.rs"]
+mod held;
 mod iter;
 mod loan;
 mod local;
@@ -61,12 +67,12 @@ pub use control::{ControlCall, ControlError, ControlFailure, Outcome};
 pub use dead_letter::{DeadLetter, DeadLetterId, DeadReason};
 pub use delivery::ByteDelivery;
 pub use error::{
-    BatchAckError, BatchSendError, DrainError, NoRoom, QueueError, RecvError, RecvFailure,
-    RecvTimeoutError, SendError, SendFailure, SendTimeoutError, SettleError, SettleFailure,
-    TryRecvError, TrySendError, Unavailable,
+    BatchAckError, BatchSendError, BatchSendTimeoutError, DrainError, NoRoom, QueueError,
+    RecvError, RecvFailure, RecvTimeoutError, SendError, SendFailure, SendTimeoutError,
+    SettleError, SettleFailure, TryRecvError, TrySendError, Unavailable,
 };
 pub use iter::{IntoIter, Iter, TryIter};
-pub use loan::Loan;
+pub use loan::{Loan, OwnedLoan};
 pub use local::LocalQueue;
 pub use metadata::{FencingToken, Metadata};
 pub use options::QueueOptions;

@@ -12,9 +12,8 @@ mod keys;
 mod table;
 mod wait_queue;
 
-use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -66,13 +65,16 @@ struct LocalSender {
     shared: Arc<Shared>,
     id: SenderId,
     /// The sequence number of the next message.
-    sequence: Cell<u64>,
+    sequence: Arc<AtomicU64>,
 }
 
 /// A place that is lent to a sender.
 #[derive(Debug)]
-struct LocalPlace<'a> {
-    sender: &'a LocalSender,
+struct LocalPlace {
+    shared: Arc<Shared>,
+    sender: SenderId,
+    /// That of the sender.
+    sequence: Arc<AtomicU64>,
     ticket: u64,
 }
 
@@ -193,7 +195,7 @@ impl Transport for LocalQueue {
         Box::new(LocalSender {
             shared: Arc::clone(&self.shared),
             id: SenderId::new(fastrand::u64(1..)),
-            sequence: Cell::new(0),
+            sequence: Arc::default(),
         })
     }
 
@@ -429,7 +431,7 @@ impl SendPort for LocalSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<PortLoan<'_>, SendPortError> {
+    ) -> Result<PortLoan, SendPortError> {
         let settings = &self.shared.settings;
         let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
         if len > most {
@@ -442,8 +444,13 @@ impl SendPort for LocalSender {
             self.shared.wake(&table, wake);
             let lack = match table.lend(options) {
                 Ok(ticket) => {
-                    let sender = self;
-                    return Ok(PortLoan::new(len, LocalPlace { sender, ticket }));
+                    let place = LocalPlace {
+                        shared: Arc::clone(&self.shared),
+                        sender: self.id,
+                        sequence: Arc::clone(&self.sequence),
+                        ticket,
+                    };
+                    return Ok(PortLoan::new(len, place));
                 }
                 Err(lack) => lack,
             };
@@ -477,30 +484,29 @@ impl SendPort for LocalSender {
     }
 }
 
-impl PublishOnce for LocalPlace<'_> {
+impl PublishOnce for LocalPlace {
     fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
-        let LocalSender {
-            shared,
-            id,
-            sequence,
-        } = self.sender;
-        let id = MessageId::new(*id, sequence.get());
-        let mut table = shared.table();
+        let mut table = self.shared.table();
+        // Only changed while the table is locked.
+        let id = MessageId::new(self.sender, self.sequence.load(Ordering::Relaxed));
         let wake = table.publish(self.ticket, id, payload)?;
-        sequence.set(id.sequence + 1);
-        shared.wake(&table, wake);
+        self.sequence.store(id.sequence + 1, Ordering::Relaxed);
+        self.shared.wake(&table, wake);
         Ok(id)
     }
 
     fn abandon(&self) {
-        let shared = &self.sender.shared;
-        let mut table = shared.table();
+        let mut table = self.shared.table();
         let wake = table.abandon(self.ticket);
-        shared.wake(&table, wake);
+        self.shared.wake(&table, wake);
+    }
+
+    fn may_block(&self) -> bool {
+        false
     }
 
     fn queue(&self) -> String {
-        self.sender.shared.address()
+        self.shared.address()
     }
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Everything known about a delivered message except its payload and its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Metadata {
     /// The message's kind.
     pub kind: Kind,
@@ -18,6 +19,26 @@ pub struct Metadata {
     /// A number that grows with each delivery of the message, including snoozed and requeued ones.
     /// Not consecutive.
     pub delivery: u64,
+}
+
+impl Metadata {
+    /// Creates the metadata of a delivery, for transports.
+    #[must_use]
+    pub const fn new(
+        kind: Kind,
+        id: MessageId,
+        sent_at: Timestamp,
+        attempt: u8,
+        delivery: u64,
+    ) -> Self {
+        Self {
+            kind,
+            id,
+            sent_at,
+            attempt,
+            delivery,
+        }
+    }
 }
 
 /// A fencing token: identifies one delivery of one message. A worker passes it along with a result

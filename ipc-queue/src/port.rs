@@ -17,7 +17,7 @@ use crate::together::Together;
 
 /// The right to fill one place that was lent. Exactly one of `publish` and `abandon` is called,
 /// once.
-pub trait PublishOnce: Debug {
+pub trait PublishOnce: Debug + Send + Sync {
     /// Publishes `payload` in the place.
     ///
     /// # Errors
@@ -26,6 +26,12 @@ pub trait PublishOnce: Debug {
 
     /// Frees the place.
     fn abandon(&self);
+
+    /// Returns whether publishing may wait for a server. If so, an async caller must not publish in
+    /// its own thread.
+    fn may_block(&self) -> bool {
+        true
+    }
 
     /// Returns the queue's address, without credentials, for errors.
     fn queue(&self) -> String;
@@ -45,12 +51,13 @@ pub struct PortDelivery {
 }
 
 /// A loan as a [`SendPort`](crate::transport::SendPort) returns it: memory for one payload, and a
-/// place in the queue. Dropping it unpublished sends nothing and frees the place.
+/// place in the queue. It borrows nothing, so any thread may publish it. Dropping it unpublished
+/// sends nothing and frees the place.
 #[derive(Debug)]
 #[must_use = "dropped unpublished, it sends nothing"]
-pub struct PortLoan<'a> {
+pub struct PortLoan {
     /// `None` once it is published.
-    place: Option<Box<dyn PublishOnce + 'a>>,
+    place: Option<Box<dyn PublishOnce>>,
     bytes: Vec<u8>,
 }
 
@@ -199,9 +206,9 @@ impl Debug for PortDelivery {
     }
 }
 
-impl<'a> PortLoan<'a> {
+impl PortLoan {
     /// Creates a loan of an ordinary buffer of `len` bytes. `place` gets the buffer back.
-    pub fn new(len: usize, place: impl PublishOnce + 'a) -> Self {
+    pub fn new(len: usize, place: impl PublishOnce + 'static) -> Self {
         Self {
             place: Some(Box::new(place)),
             bytes: vec![0; len],
@@ -219,9 +226,13 @@ impl<'a> PortLoan<'a> {
         let published = place.publish(bytes);
         published.map_err(|failure| failure.of(place.queue()))
     }
+
+    pub(crate) fn may_block(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.may_block())
+    }
 }
 
-impl Deref for PortLoan<'_> {
+impl Deref for PortLoan {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -229,13 +240,13 @@ impl Deref for PortLoan<'_> {
     }
 }
 
-impl DerefMut for PortLoan<'_> {
+impl DerefMut for PortLoan {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 }
 
-impl Drop for PortLoan<'_> {
+impl Drop for PortLoan {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
             place.abandon();

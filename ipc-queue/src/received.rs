@@ -55,16 +55,24 @@ impl<'a, T: DeserializeOwned> Incoming<'a, T> {
         if let Some(data) = bytes.kind().signal() {
             return Ok(Self::Signal(Delivery { data, bytes }));
         }
-        Delivery::decode(bytes, encoding).map(Self::Message)
+        match Delivery::decode(bytes, encoding) {
+            Ok(delivery) => Ok(Self::Message(delivery)),
+            Err(failure) => Err(*failure),
+        }
     }
 }
 
 impl<'a, T: DeserializeOwned> Delivery<'a, T> {
     /// Decodes a message with a value. If it is not a `T`, it returns to the queue.
     #[inline]
-    pub(crate) fn decode(bytes: ByteDelivery<'a>, encoding: Encoding) -> Result<Self, RecvFailure> {
+    pub(crate) fn decode(
+        bytes: ByteDelivery<'a>,
+        encoding: Encoding,
+    ) -> Result<Self, Box<RecvFailure>> {
         let data = encoding.decode(bytes.payload());
-        bytes.check_whole().map_err(|error| error.failure)?;
+        if let Err(error) = bytes.check_whole() {
+            return Err(Box::new(error.failure));
+        }
         match data {
             Ok(data) => Ok(Self { data, bytes }),
             Err(source) => Err(undecodable(bytes, source)),
@@ -75,15 +83,15 @@ impl<'a, T: DeserializeOwned> Delivery<'a, T> {
 /// Returns a message that can't be decoded to the queue: a receiver of another version may be able
 /// to read it.
 #[cold]
-fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> RecvFailure {
+fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> Box<RecvFailure> {
     let metadata = bytes.metadata();
     // If the lease is lost, the message is delivered again anyway.
     let _ = bytes.nack_with(Nack::new().reason(&source.to_string()));
-    RecvFailure::Decode {
+    Box::new(RecvFailure::Decode {
         id: metadata.id,
         attempt: metadata.attempt,
         source,
-    }
+    })
 }
 
 /// For [`ack_later`](crate::Receiver::ack_later).

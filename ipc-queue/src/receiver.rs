@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::batch::Batch;
 use crate::bytes::ByteReceiver;
+use crate::delivery::ByteDelivery;
 use crate::error::{
     BatchAckError, RecvError, RecvFailure, RecvPortError, RecvTimeoutError, TryRecvError,
 };
@@ -51,8 +52,8 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// receivers, and the next call continues with the message after it. All other errors mean that
     /// the queue cannot be used.
     pub fn recv(&self) -> Result<Delivery<'_, T>, RecvError> {
-        let received = self.port_recv(Wait::Forever);
-        received.map_err(|error| error.into_recv(self.bytes.queue()))
+        let received = self.port_recv(|| Wait::Forever);
+        received.map_err(|error| *error.into_recv(self.bytes.queue()))
     }
 
     /// Returns a message if there is one.
@@ -60,8 +61,8 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Errors
     /// [`TryRecvError::Empty`] if there is none; otherwise those of [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Delivery<'_, T>, TryRecvError> {
-        let received = self.port_recv(Wait::No);
-        received.map_err(|error| error.into_try_recv(|| self.bytes.queue()))
+        let received = self.port_recv(|| Wait::No);
+        received.map_err(|error| *error.into_try_recv(|| self.bytes.queue()))
     }
 
     /// Blocks until there is a message, for at most `timeout`.
@@ -69,7 +70,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Errors
     /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise those of [`recv`](Self::recv).
     pub fn recv_timeout(&self, timeout: Duration) -> Result<Delivery<'_, T>, RecvTimeoutError> {
-        self.recv_within(Wait::at_most(timeout))
+        self.recv_within(|| Wait::at_most(timeout))
     }
 
     /// Blocks until there is a message, but no longer than until `deadline`.
@@ -77,7 +78,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Errors
     /// [`RecvTimeoutError::TimedOut`] if there was none; otherwise those of [`recv`](Self::recv).
     pub fn recv_deadline(&self, deadline: Instant) -> Result<Delivery<'_, T>, RecvTimeoutError> {
-        self.recv_within(Wait::Until(deadline))
+        self.recv_within(|| Wait::Until(deadline))
     }
 
     /// Returns the next messages, at most `most`. Waits for the first as `wait` says, then takes
@@ -112,7 +113,7 @@ impl<T: DeserializeOwned> Receiver<T> {
         wait: Wait,
     ) -> Result<(), RecvTimeoutError> {
         let received = self.port_recv_batch(batch, most, wait);
-        received.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
+        received.map_err(|error| *error.into_recv_timeout(self.bytes.queue()))
     }
 
     fn port_recv_batch<'a>(
@@ -162,25 +163,43 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Errors
     /// Those of [`recv_timeout`](Self::recv_timeout), except [`RecvFailure::Shutdown`].
     pub fn recv_any(&self, wait: Wait) -> Result<Incoming<'_, T>, RecvTimeoutError> {
-        let received = self.bytes.port_recv(wait);
+        let received = self.bytes.port_recv(|| wait).map_err(|error| *error);
         let decoded = received.and_then(|bytes| Ok(Incoming::of(bytes, self.encoding)?));
-        decoded.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
+        decoded.map_err(|error| *error.into_recv_timeout(self.bytes.queue()))
     }
 
-    fn recv_within(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvTimeoutError> {
+    fn recv_within(&self, wait: impl Fn() -> Wait) -> Result<Delivery<'_, T>, RecvTimeoutError> {
         let received = self.port_recv(wait);
-        received.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
+        received.map_err(|error| *error.into_recv_timeout(self.bytes.queue()))
     }
 
-    fn port_recv(&self, wait: Wait) -> Result<Delivery<'_, T>, RecvPortError> {
+    /// Asks how long to wait only if there is no message at once: the clock costs more than a
+    /// message.
+    #[inline(always)]
+    fn port_recv(&self, wait: impl Fn() -> Wait) -> Result<Delivery<'_, T>, Box<RecvPortError>> {
+        let bytes = self.bytes.port_recv(&wait)?;
+        if bytes.kind().signal().is_some() {
+            return self.recv_after_signal(bytes, wait());
+        }
+        match Delivery::decode(bytes, self.encoding) {
+            Ok(delivery) => Ok(delivery),
+            Err(failure) => Err(Box::new((*failure).into())),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn recv_after_signal<'a>(
+        &'a self,
+        mut bytes: ByteDelivery<'a>,
+        wait: Wait,
+    ) -> Result<Delivery<'a, T>, Box<RecvPortError>> {
         loop {
-            let bytes = self.bytes.port_recv(wait)?;
-            if bytes.kind().signal().is_none() {
-                return Ok(Delivery::decode(bytes, self.encoding)?);
-            }
-            if let Some(delivery) = without_signals(Incoming::of(bytes, self.encoding)?)? {
+            let received = Incoming::of(bytes, self.encoding).and_then(without_signals);
+            if let Some(delivery) = received.map_err(RecvPortError::from)? {
                 return Ok(delivery);
             }
+            bytes = self.bytes.port_recv(|| wait)?;
         }
     }
 }
@@ -255,6 +274,15 @@ impl<T> Receiver<T> {
     /// Those of [`ByteReceiver::flush`].
     pub fn flush(&self) -> Result<(), BatchAckError> {
         self.bytes.flush()
+    }
+
+    /// Waits until all acks of [`ack_later`](Self::ack_later) are confirmed, without blocking the
+    /// thread. See [`ByteReceiver::flush_async`].
+    ///
+    /// # Errors
+    /// Those of [`ByteReceiver::flush`].
+    pub async fn flush_async(&mut self) -> Result<(), BatchAckError> {
+        self.bytes.flush_async().await
     }
 
     /// Returns the number of acks that are sent and not confirmed.

@@ -83,7 +83,7 @@ impl<T: Serialize> Sender<T> {
     /// [`SendError`], which returns the `T`, if the queue is closed or removed, or the value cannot
     /// be sent.
     pub fn send<V: SendValue<T>>(&self, value: V) -> Result<MessageId, SendError<V::Returned>> {
-        let sent = self.send_plain(value.value(), Wait::Forever);
+        let sent = self.send_plain(value.value(), || Wait::Forever);
         sent.map_err(|error| error.into_send(self.bytes.queue(), value.into_returned()))
     }
 
@@ -96,7 +96,7 @@ impl<T: Serialize> Sender<T> {
         &self,
         value: V,
     ) -> Result<MessageId, TrySendError<V::Returned>> {
-        let sent = self.send_plain(value.value(), Wait::No);
+        let sent = self.send_plain(value.value(), || Wait::No);
         sent.map_err(|error| error.into_try_send(self.bytes.queue(), value.into_returned()))
     }
 
@@ -109,7 +109,7 @@ impl<T: Serialize> Sender<T> {
         value: V,
         timeout: Duration,
     ) -> Result<MessageId, SendTimeoutError<V::Returned>> {
-        self.send_until(value, Wait::at_most(timeout))
+        self.send_until(value, || Wait::at_most(timeout))
     }
 
     /// Sends a value, waiting for room until `deadline`.
@@ -121,7 +121,7 @@ impl<T: Serialize> Sender<T> {
         value: V,
         deadline: Instant,
     ) -> Result<MessageId, SendTimeoutError<V::Returned>> {
-        self.send_until(value, Wait::Until(deadline))
+        self.send_until(value, || Wait::Until(deadline))
     }
 
     /// Sends a value with a priority, a delay, a key, headers and so on. Waits for room as the
@@ -182,14 +182,18 @@ impl<T: Serialize> Sender<T> {
     fn send_until<V: SendValue<T>>(
         &self,
         value: V,
-        wait: Wait,
+        wait: impl FnOnce() -> Wait,
     ) -> Result<MessageId, SendTimeoutError<V::Returned>> {
         let sent = self.send_plain(value.value(), wait);
         sent.map_err(|error| error.into_send_timeout(self.bytes.queue(), value.into_returned()))
     }
 
     #[inline]
-    fn send_plain(&self, value: &T, wait: Wait) -> Result<MessageId, SendPortError> {
+    fn send_plain(
+        &self,
+        value: &T,
+        wait: impl FnOnce() -> Wait,
+    ) -> Result<MessageId, SendPortError> {
         self.encoded(value, |bytes| self.bytes.port_send(bytes, wait))
     }
 

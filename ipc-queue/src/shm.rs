@@ -61,8 +61,9 @@ pub use by_priority::{ShmReceiver, ShmSender};
 pub(crate) use frozen::{Frozen, NotFrozen, NotPut, Room, TooLittle};
 pub use inspector::{Inspector, Waiting};
 pub use leases::{LeaseView, PoolView};
-pub(crate) use receiver::{Acks, ShmDelivery};
-pub(crate) use sender::ShmLoan;
+pub(crate) use receiver::{Acks, LevelReceiver, Reading, ShmDelivery};
+pub(crate) use ring::Lease;
+pub(crate) use sender::{OwnedShmLoan, ShmLoan};
 
 use crate::capability::{Capabilities, Feature};
 use crate::control::{ControlCall, ControlError, ControlFailure};

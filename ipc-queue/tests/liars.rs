@@ -181,7 +181,7 @@ impl SendPort for LyingSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<PortLoan<'_>, SendPortError> {
+    ) -> Result<PortLoan, SendPortError> {
         if let Some(feature) = options.first_feature() {
             self.lie.refuse(feature).map_err(SendFailure::from)?;
         }

@@ -51,6 +51,7 @@ const PAGE: usize = 4096;
 
 /// The immutable description of a segment, fixed before the segment gets its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header {
     /// The kind of segment.
     pub kind: Kind,

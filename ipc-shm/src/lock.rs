@@ -138,6 +138,7 @@ pub enum LockError {
 
 /// The holder of a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Holder {
     /// Its membership.
     pub member: Member,

@@ -27,6 +27,7 @@ pub const CACHE_LINE_BYTES: usize = 64;
     "a view of {bytes} bytes at offset {offset}, aligned to {align}, is outside the mapping of \
      {mapped} bytes, or misaligned"
 )]
+#[non_exhaustive]
 pub struct OutOfBounds {
     /// The offset of the view.
     pub offset: usize,
@@ -323,7 +324,9 @@ impl<const N: usize> Words<N> {
     #[inline]
     #[must_use]
     pub fn get(&self, index: usize) -> &[AtomicU64; N] {
-        assert!(index < self.count, "group {index} of {}", self.count);
+        if index >= self.count {
+            no_such_group(index, self.count);
+        }
         // SAFETY: `index < count`, so the group lies in the range of the invariant.
         let group = unsafe { self.base.byte_add(index * self.stride) };
         // SAFETY: as above; 8-aligned by the invariant; only ever used as atomics (3).
@@ -349,6 +352,13 @@ impl<const N: usize> Words<N> {
             mapping: Arc::clone(&self.mapping),
         }
     }
+}
+
+/// By value: a message with a reference to the index would keep the index in memory.
+#[cold]
+#[inline(never)]
+fn no_such_group(index: usize, count: usize) -> ! {
+    panic!("group {index} of {count}")
 }
 
 /// Atomic words in a mapping, which lives as long as this view.

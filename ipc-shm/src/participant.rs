@@ -87,6 +87,7 @@ pub struct Member {
 
 /// The contents of a slot: its present owner, or its last one.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Participant {
     /// The membership.
     pub member: Member,

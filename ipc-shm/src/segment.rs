@@ -95,6 +95,7 @@ pub enum OpenOrCreateError {
 /// A system call failed.
 #[derive(Debug, Error)]
 #[error("cannot {action} {}: {source}", path.display())]
+#[non_exhaustive]
 pub struct SystemError {
     /// The attempted action.
     pub action: &'static str,

@@ -7,6 +7,19 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+/// The folders of the workspace's members that are checked.
+pub const CRATES: [&str; 9] = [
+    "ipc-proto",
+    "ipc-shm",
+    "ipc-queue",
+    "ipc-nats",
+    "ipc-node",
+    "ipc-cli",
+    "ipc-demo",
+    "xtask",
+    "xtask/proofs",
+];
+
 /// The workspace's folder.
 pub fn root() -> &'static Path {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));

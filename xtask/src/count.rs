@@ -57,7 +57,7 @@ const KNOWN: &str = "xtask/counted/instructions.toml";
 const DOCUMENT: &str = "docs/performance.md";
 const MARK: &str = "<!-- count -->";
 const END: &str = "<!-- end -->";
-const OPERATIONS: [&str; 8] = [
+const OPERATIONS: [&str; 9] = [
     "inline",
     "leased",
     "loaned",
@@ -66,6 +66,7 @@ const OPERATIONS: [&str; 8] = [
     "batch-acked",
     "chunked-batch",
     "typed",
+    "postcard",
 ];
 const SIDES: [&str; 2] = ["send", "receive"];
 /// The tolerated growth: compilers differ.

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use xtask::cargo::{self, cargo};
+use xtask::cargo::{self, CRATES, cargo};
 
 /// The crates that each crate must not depend on, directly or not.
 const ABSENT: [(&str, &[&str]); 5] = [
@@ -53,19 +53,7 @@ const UNSAFE: [(&str, &[&str]); 2] = [
             "buffer/guard.rs",
         ],
     ),
-    ("ipc-queue", &["shm/payload.rs"]),
-];
-
-const CRATES: [&str; 9] = [
-    "ipc-proto",
-    "ipc-shm",
-    "ipc-queue",
-    "ipc-nats",
-    "ipc-node",
-    "ipc-cli",
-    "ipc-demo",
-    "xtask",
-    "xtask/proofs",
+    ("ipc-queue", &["held.rs", "shm/payload.rs"]),
 ];
 
 pub fn run() -> Result<ExitCode> {

@@ -49,9 +49,6 @@ enum Command {
     /// Measure the queues beside references and peers (`cargo xtask bench -- --help` for its
     /// options)
     Bench(bench::Options),
-    /// Measure one host, over each transport, and one and three NATS servers: the figures of
-    /// docs/scaling.md
-    Capacity(proofs::Options),
     /// Kill each operation at every instruction that changes anything, and let a survivor check the
     /// result
     Sweep(proofs::Options),
@@ -71,7 +68,6 @@ fn main() -> ExitCode {
         Command::Scenarios(options) => proofs::run("scenarios", &options),
         Command::Count(options) => count::run(&options),
         Command::Bench(options) => bench::run(&options),
-        Command::Capacity(options) => proofs::run("capacity", &options),
         Command::Sweep(options) => proofs::run("sweep", &options),
         Command::Torture(options) => proofs::run("torture", &options),
     };

@@ -1,5 +1,5 @@
-//! `cargo xtask scenarios`, `sweep`, `torture` and `capacity`: builds the crate `proofs`,
-//! optimised, and runs it.
+//! `cargo xtask scenarios`, `sweep` and `torture`: builds the crate `proofs`, optimised, and runs
+//! it.
 //!
 //! The crate is separate so that the other commands need not wait until its many dependencies are
 //! compiled.

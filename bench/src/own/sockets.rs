@@ -21,7 +21,7 @@ use clap::ValueEnum;
 use ipc_queue::transport::Wait;
 use ipc_queue::{Batch, ByteQueue, ByteReceiver, ByteSender, QueueOptions, UnixServer};
 
-use super::{PASSES, Sample, company, program, summaries};
+use super::{Company, PASSES, Sample, company, program, summaries};
 use crate::clock::now_ns;
 use crate::payload;
 use crate::repetition::SHM_DIR;
@@ -58,10 +58,7 @@ pub fn measure() -> Result<Vec<Summary>> {
         .prefix("ipc-bench-")
         .tempdir_in("/dev/shm")?;
     let servers = [Served::Queue, Served::Bare, Served::Framed];
-    let started = servers.map(|served| {
-        let mut helper = program(&args(served, folder.path()));
-        company(helper.env(SHM_DIR, folder.path().join("shm")))
-    });
+    let started = servers.map(|served| start(served, &socket(served, folder.path())));
     let _running: Vec<_> = started.into_iter().collect::<Result<_>>()?;
     let open = |served| UnixStream::connect(socket(served, folder.path()));
     let queue = format!("unix:{}", socket(Served::Queue, folder.path()).display());
@@ -88,10 +85,13 @@ fn socket(served: Served, folder: &Path) -> PathBuf {
     folder.join(format!("{served:?}"))
 }
 
-fn args(served: Served, folder: &Path) -> [String; 3] {
+/// Starts a server at a socket. Its queue, if it has one, is in the socket's folder.
+pub fn start(served: Served, socket: &Path) -> Result<Company> {
     let name = served.to_possible_value().expect("a visible value");
-    let path = socket(served, folder).to_string_lossy().into_owned();
-    ["socket-helper".to_owned(), name.get_name().to_owned(), path]
+    let path = socket.to_string_lossy();
+    let folder = socket.parent().context("a socket in a folder")?;
+    let mut helper = program(&["socket-helper", name.get_name(), &path]);
+    company(helper.env(SHM_DIR, folder.join("shm")))
 }
 
 #[derive(Default)]
@@ -260,7 +260,9 @@ fn fill(buffer: &mut [u8], batch: usize) {
 pub fn serve(served: Served, path: &Path) -> Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
     if served == Served::Queue {
-        let queue = QueueOptions::new().open_bytes("shm:bench/served")?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let address = format!("shm:bench/{}", name.to_lowercase());
+        let queue = QueueOptions::new().open_bytes(address)?;
         let _server = UnixServer::bind(path, Arc::clone(queue.transport()))?;
         println!("ready");
         loop {

@@ -1,5 +1,5 @@
-//! The figures for the documentation: the text between two marks of `performance.md` is rewritten,
-//! with plots beside it, and the rates in the readme.
+//! The figures for the documentation: the text between two marks of `performance.md` and
+//! `scaling.md` is rewritten, with plots beside it, and the rates in the readme.
 //!
 //! A mark is `<!-- bench: NAME -->`, and the end is `<!-- end -->`. `BLOCKS` lists the contents of
 //! each.
@@ -13,7 +13,9 @@ use anyhow::{Context, Result, ensure};
 use super::text::figure;
 use super::{Report, plot};
 use crate::own::SCALE;
-use crate::schedule::{PLACED, Summary};
+use crate::own::footprint::FOOTPRINT;
+use crate::own::silence::SILENCE;
+use crate::schedule::{CPU, PLACED, Summary};
 use crate::work::Placement;
 
 /// One part of the document.
@@ -43,12 +45,15 @@ enum Form {
     Tables,
     /// One table, with a column for each work.
     Columns,
+    /// One table with the lines of `TRANSPORT_LINES`, and a column for each of `TRANSPORTS`.
+    Transports,
 }
 
-const DOCUMENT: &str = "performance.md";
+/// Each block is in one of them.
+const DOCUMENTS: [&str; 2] = ["performance.md", "scaling.md"];
 const FOLDER: &str = "performance";
 const END: &str = "<!-- end -->";
-const BLOCKS: [Block; 13] = [
+const BLOCKS: [Block; 18] = [
     Block::freely("defaults", &["1→", "round trip"], Form::Plots),
     Block::of("placement", &[PLACED], Form::Columns),
     Block::of("one-way", &["1→", "2→", "4→"], Form::Plots),
@@ -56,12 +61,28 @@ const BLOCKS: [Block; 13] = [
     Block::of("round-trips", &["round trip"], Form::Plots),
     Block::of("opening", &["open ", "create "], Form::Plots),
     Block::of("alone", &["alone"], Form::Plots),
+    Block::of("receivers", &["many "], Form::Tables),
+    Block::of("transports", &[], Form::Transports),
+    Block::of("cpu", &[CPU], Form::Tables),
+    Block::of("silence", &[SILENCE], Form::Tables),
+    Block::of("footprint", &[FOOTPRINT], Form::Tables),
     Block::of("sockets", &["socket: "], Form::Tables),
     Block::of("scale", &[SCALE], Form::Plots),
     Block::of("idle", &["idle"], Form::Tables),
     Block::of("memory", &["peak memory"], Form::Tables),
     Block::of("crashes", &["recovery", "kill storm"], Form::Tables),
     Block::of("weight", &["crates", "compiling"], Form::Tables),
+];
+
+/// The subjects of the table of transports.
+const TRANSPORTS: [&str; 5] = ["shm", "unix", "nats", "nats on disk", "nats, three servers"];
+/// The works of its lines, and what follows the subject's name there.
+const TRANSPORT_LINES: [(&str, &str); 5] = [
+    ("round trip 64 B blocking, unpinned", ""),
+    ("1→1 64 B, unpinned", ""),
+    ("4→4 64 B", ""),
+    ("CPU time of a message, 4→4 64 B", ", clients"),
+    ("CPU time of a message, 4→4 64 B", ", servers"),
 ];
 
 /// The rates in the readme, each between the marks of its name: the work and the subject.
@@ -98,6 +119,19 @@ impl Block {
         }
     }
 
+    /// Returns whether there is something new for it.
+    fn is_measured(&self, report: &Report) -> bool {
+        if self.form == Form::Transports {
+            return TRANSPORTS.iter().all(|subject| {
+                TRANSPORT_LINES.iter().any(|(work, suffix)| {
+                    let mut rows = report.rows_of(work);
+                    rows.any(|row| row.subject == format!("{subject}{suffix}"))
+                })
+            });
+        }
+        report.works().iter().any(|work| self.holds(work))
+    }
+
     fn holds(&self, work: &str) -> bool {
         let begins = self.works.iter().any(|begin| work.starts_with(begin));
         let freely = work.ends_with(&format!(", {}", Placement::Unpinned.name()));
@@ -107,32 +141,40 @@ impl Block {
 
 /// Writes into the folder of the document.
 pub fn write(report: &Report, folder: &Path) -> Result<()> {
-    let file = folder.join(DOCUMENT);
-    let mut text =
-        fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
-    fill(&mut text, "machine", &machine(report)?)?;
-    if !report.targets.is_empty() {
-        fill(&mut text, "targets", &targets(report)?)?;
-    }
     fs::create_dir_all(folder.join(FOLDER))?;
+    let mut contents = vec![("machine", machine(report)?), ("notes", notes(report)?)];
+    if !report.targets.is_empty() {
+        contents.push(("targets", targets(report)?));
+    }
     // A block without new measurements stays unchanged.
-    let measured = |block: &&Block| report.works().iter().any(|work| block.holds(work));
-    for block in BLOCKS.iter().filter(measured) {
+    for block in BLOCKS.iter().filter(|block| block.is_measured(report)) {
         let content = match block.form {
             Form::Columns => columns(report, block)?,
             Form::Plots | Form::Tables => works(report, block, folder)?,
+            Form::Transports => transports(report)?,
         };
-        fill(&mut text, block.name, &content)?;
+        contents.push((block.name, content));
     }
-    fill(&mut text, "notes", &notes(report)?)?;
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    for document in DOCUMENTS {
+        let file = folder.join(document);
+        let mut text = read(&file)?;
+        for (name, content) in &contents {
+            if text.contains(&mark(name)) {
+                fill(&mut text, name, content)?;
+            }
+        }
+        fs::write(&file, text).with_context(|| format!("writing {}", file.display()))?;
+    }
     write_rates(report, &folder.join("..").join(README))
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))
 }
 
 /// Writes the rates into the readme. Those that were not measured stay unchanged.
 fn write_rates(report: &Report, file: &Path) -> Result<()> {
-    let mut text =
-        fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let mut text = read(file)?;
     for (name, work, subject) in RATES {
         let rows = report.rows_of(work).filter(|row| row.subject == subject);
         if let Some(row) = rows.max_by_key(|row| row.samples) {
@@ -152,6 +194,10 @@ fn in_words(number: f64) -> String {
     }
 }
 
+fn mark(name: &str) -> String {
+    format!("<!-- bench: {name} -->")
+}
+
 /// Puts `content` between the marks of `name`, in lines of its own.
 fn fill(text: &mut String, name: &str, content: &str) -> Result<()> {
     fill_within(text, name, &format!("\n\n{content}\n"))
@@ -159,7 +205,7 @@ fn fill(text: &mut String, name: &str, content: &str) -> Result<()> {
 
 /// Puts `content` between the marks of `name`, within a line.
 fn fill_within(text: &mut String, name: &str, content: &str) -> Result<()> {
-    let mark = format!("<!-- bench: {name} -->");
+    let mark = mark(name);
     let begin = text
         .find(&mark)
         .with_context(|| format!("no {mark} in the document"))?
@@ -249,6 +295,23 @@ fn columns(report: &Report, block: &Block) -> Result<String> {
     Ok(table)
 }
 
+fn transports(report: &Report) -> Result<String> {
+    let mut table = format!("| | {} |\n", TRANSPORTS.join(" | "));
+    writeln!(table, "|---|{}", "---:|".repeat(TRANSPORTS.len()))?;
+    for (work, suffix) in TRANSPORT_LINES {
+        write!(table, "| {work}{suffix} |")?;
+        for subject in TRANSPORTS {
+            let subject = format!("{subject}{suffix}");
+            let rows = report.rows_of(work).filter(|row| row.subject == subject);
+            let best = rows.max_by_key(|row| row.samples);
+            let cell = best.map(|row| figure(row.median, row.unit));
+            write!(table, " {} |", cell.unwrap_or_default())?;
+        }
+        writeln!(table)?;
+    }
+    Ok(table)
+}
+
 fn table(rows: &[&Summary]) -> Result<String> {
     let mut table = String::from(
         "| subject | median | min – max | samples | distance | placement |\n|---|---:|---|---:|---|---|\n",
@@ -317,10 +380,15 @@ mod tests {
 
     #[test]
     fn the_documents_have_all_marks() {
-        let mut text = include_str!("../../../docs/performance.md").to_owned();
+        let texts = [
+            include_str!("../../../docs/performance.md"),
+            include_str!("../../../docs/scaling.md"),
+        ];
         let others = ["machine", "targets", "notes"];
         for name in BLOCKS.iter().map(|block| block.name).chain(others) {
-            fill(&mut text, name, "").unwrap();
+            let mut filled = texts.map(|text| fill(&mut text.to_owned(), name, "").is_ok());
+            filled.sort_unstable();
+            assert_eq!(filled, [false, true], "{name}");
         }
         let mut text = include_str!("../../../README.md").to_owned();
         for (name, _, _) in RATES {

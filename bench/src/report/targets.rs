@@ -88,7 +88,12 @@ const BATCHES: &str = "shm batches of 32";
 /// In place of references: the figure itself is a ratio, and the worst repetition counts.
 const FAIR: &[&str] = &[];
 
-const TARGETS: [Target; 47] = [
+const MANY: &str = "many senders and receivers, 16→16 64 B";
+const SERVERS_CPU: &str = "CPU time of a message, 1→1 64 B";
+const NATS: &str = "nats jetstream, acks confirmed";
+const NATS_IN_FLIGHT: &str = "nats jetstream, 32 in flight";
+
+const TARGETS: [Target; 52] = [
     // Default settings, typed and unpinned.
     at_least(0.5, (UNPINNED, "shm as opened"), SINGLE),
     at_least(0.3, (UNPINNED, "shm MessagePack"), SINGLE),
@@ -158,6 +163,16 @@ const TARGETS: [Target; 47] = [
         0.4,
         (sockets::MESSAGES, sockets::OWN_BATCHES),
         &[sockets::FRAMED],
+    ),
+    // Over a server, beside a plain client of the same server.
+    at_least(0.6, (SMALL, "nats"), &[NATS]),
+    at_least(0.5, (SMALL, "nats, acks in flight"), &[NATS_IN_FLIGHT]),
+    at_least(0.5, (SMALL, "nats batches of 32"), &[NATS_IN_FLIGHT]),
+    at_least(0.5, (MANY, "nats"), &[NATS]),
+    at_most(
+        3.0,
+        (SERVERS_CPU, "nats, servers"),
+        &["nats jetstream, acks confirmed, servers"],
     ),
 ];
 

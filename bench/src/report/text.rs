@@ -84,7 +84,7 @@ fn targets(verdicts: &[Verdict]) -> Table {
 /// Returns a figure in readable form.
 pub fn figure(value: f64, unit: Unit) -> String {
     match unit {
-        Unit::Kills | Unit::Messages | Unit::Crates => format!("{value:.0}"),
+        Unit::Kills | Unit::Messages | Unit::Crates | Unit::Number => format!("{value:.0}"),
         Unit::Share => format!("{:.0} %", value * 100.0),
         Unit::PerSecond => format!("{value:.0} /s"),
         Unit::WakeUpsPerSecond => format!("{value:.1} /s"),

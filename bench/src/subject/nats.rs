@@ -1,25 +1,40 @@
-//! Broker: a NATS JetStream work queue in memory, on loopback. Each publish waits for its
-//! confirmation, and each message is acked.
+//! Broker: a NATS JetStream work queue in memory, on loopback, with a plain client. Each publish is
+//! confirmed, and each message is acked.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::server::{self, Server};
+use super::server::{self, Server, Servers};
 use super::{Guard, Patience, Place, Receiver, Sender, Subject};
+use crate::player::Player;
 use crate::work::{Manner, SMALL, Work};
 
-#[derive(Debug)]
-pub struct Nats;
+#[derive(Clone, Copy, Debug)]
+pub struct Nats(By);
+
+/// The requests of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// One message after the other; acks are not confirmed.
+    Singles,
+    /// The same, with a wait for each ack's confirmation.
+    Confirmed,
+    /// 32 publishes, 32 messages, and all acks' confirmations are in flight together.
+    InFlight,
+}
 
 /// Either end.
 #[derive(Debug)]
 pub struct End {
+    by: By,
     stream: BufReader<TcpStream>,
     inbox: String,
     buffer: Vec<u8>,
     request: Vec<u8>,
+    /// The number of messages asked for that have not arrived.
+    due: usize,
 }
 
 /// A received message.
@@ -28,24 +43,46 @@ struct Arrived {
 }
 
 const SERVER: &str = "nats-server";
+const BATCH: usize = 32;
+
+pub fn list(all: &mut Vec<Box<dyn Player>>) {
+    for by in [By::Singles, By::Confirmed, By::InFlight] {
+        all.push(Box::new(Nats(by)));
+    }
+}
 
 impl Subject for Nats {
     type Sender = End;
     type Receiver = End;
 
     fn name(&self) -> String {
-        "nats jetstream".to_owned()
+        let how = match self.0 {
+            By::Singles => "",
+            By::Confirmed => ", acks confirmed",
+            By::InFlight => ", 32 in flight",
+        };
+        format!("nats jetstream{how}")
     }
 
     fn note(&self) -> &'static str {
-        "a server; messages are confirmed and acked; in memory"
+        match self.0 {
+            By::Singles => "a server; messages are confirmed and acked; in memory",
+            _ => "a server; messages and acks are confirmed; in memory",
+        }
     }
 
     fn does(&self, work: Work) -> bool {
         let spinning = Work::RoundTrip {
             manner: Manner::Spinning,
         };
-        work.has_sides() && work != spinning && work.bytes() <= 16 * SMALL
+        match self.0 {
+            By::Singles => work.has_sides() && work != spinning && work.bytes() <= 16 * SMALL,
+            _ => work.is_one_way() && work.bytes() == SMALL,
+        }
+    }
+
+    fn does_crowds(&self) -> bool {
+        self.0 == By::Confirmed
     }
 
     fn missing(&self) -> Option<String> {
@@ -53,7 +90,7 @@ impl Subject for Nats {
     }
 
     fn can_be_opened_again(&self) -> bool {
-        true
+        self.0 == By::Singles
     }
 
     fn create(&self, place: &Place) -> Result<Guard> {
@@ -72,15 +109,24 @@ impl Subject for Nats {
             "$JS.API.CONSUMER.DURABLE.CREATE.S.C",
             br#"{"stream_name":"S","config":{"durable_name":"C","ack_policy":"explicit","ack_wait":250000000}}"#,
         )?;
-        Ok(Box::new(server))
+        Ok(Box::new(Servers::new(vec![server.process()], server)))
     }
 
     fn receiver(&self, place: &Place, _: Patience) -> Result<End> {
         self.sender(place)
     }
 
+    fn batch(&self, _: &Place) -> usize {
+        match self.0 {
+            By::InFlight => BATCH,
+            _ => 1,
+        }
+    }
+
     fn sender(&self, place: &Place) -> Result<End> {
         let mut end = End {
+            by: self.0,
+            due: 0,
             stream: BufReader::new(server::connect(place)?),
             inbox: format!("_INBOX.{}.{}", std::process::id(), clock_name()),
             buffer: Vec::new(),
@@ -150,7 +196,14 @@ impl Sender for End {
             fill(&mut payload);
             self.publish("q", true, &payload)?;
             self.request = payload;
-            self.next()?;
+            if self.by != By::InFlight {
+                self.next()?;
+            }
+        }
+        if self.by == By::InFlight {
+            for _ in 0..count {
+                self.next()?;
+            }
         }
         Ok(())
     }
@@ -158,9 +211,30 @@ impl Sender for End {
 
 impl Receiver for End {
     fn receive(&mut self, read: &mut impl FnMut(&[u8])) -> Result<()> {
-        self.publish("$JS.API.CONSUMER.MSG.NEXT.S.C", true, b"1")?;
-        let arrived = self.next()?;
+        const NEXT: &str = "$JS.API.CONSUMER.MSG.NEXT.S.C";
+        if self.by != By::InFlight {
+            self.publish(NEXT, true, b"1")?;
+            let arrived = self.next()?;
+            read(&self.buffer);
+            let confirmed = self.by == By::Confirmed;
+            self.publish(&arrived.reply_to, confirmed, b"+ACK")?;
+            return if confirmed {
+                self.next().map(drop)
+            } else {
+                Ok(())
+            };
+        }
+        if self.due == 0 {
+            self.publish(NEXT, true, BATCH.to_string().as_bytes())?;
+            self.due = BATCH;
+        }
+        let mut arrived = self.next()?;
+        // A confirmation of an ack has no place for an answer.
+        while arrived.reply_to.is_empty() {
+            arrived = self.next()?;
+        }
+        self.due -= 1;
         read(&self.buffer);
-        self.publish(&arrived.reply_to, false, b"+ACK")
+        self.publish(&arrived.reply_to, true, b"+ACK")
     }
 }

@@ -36,6 +36,10 @@ impl Player for Python {
         matches!(work, Work::OneWay { bytes: SMALL, .. })
     }
 
+    fn does_crowds(&self) -> bool {
+        false
+    }
+
     fn missing(&self) -> Option<String> {
         server::missing(PROGRAM)
     }

@@ -1,6 +1,7 @@
 //! Servers of the system that a peer needs: started for a repetition, on a free port, with a
 //! separate folder.
 
+use std::any::Any;
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -8,8 +9,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
 use super::Place;
+
+/// The servers of a queue, whose processor time is measured.
+pub struct Servers {
+    processes: Vec<u32>,
+    _kept: Vec<Box<dyn Any>>,
+}
 
 /// A running server, killed when dropped.
 #[derive(Debug)]
@@ -24,7 +33,38 @@ pub fn missing(program: &str) -> Option<String> {
     (!found).then(|| format!("there is no {program}"))
 }
 
+impl Servers {
+    /// `kept` ends the servers when it is dropped.
+    pub fn new(processes: Vec<u32>, kept: impl Any) -> Self {
+        Self {
+            processes,
+            _kept: vec![Box::new(kept)],
+        }
+    }
+
+    /// Keeps something else until then, dropped before.
+    pub fn beside(mut self, kept: Box<dyn Any>) -> Self {
+        self._kept.insert(0, kept);
+        self
+    }
+
+    /// Returns the processor time so far of all their threads, in nanoseconds.
+    pub fn cpu_ns(&self) -> Result<u64> {
+        let each = self.processes.iter().map(|process| {
+            let clock = clock_getcpuclockid(Pid::from_raw(process.cast_signed()))?;
+            Ok(u64::try_from(
+                Duration::from(clock_gettime(clock)?).as_nanos(),
+            )?)
+        });
+        each.sum()
+    }
+}
+
 impl Server {
+    pub fn process(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Starts `program` with the arguments for a port and a folder, and waits until it listens.
     pub fn start(
         place: &Place,

@@ -23,7 +23,7 @@ pub struct Shm {
 
 /// The place where a payload is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Filling {
+pub enum Filling {
     /// In a buffer, then copied.
     Copied,
     /// In a loan.
@@ -36,11 +36,13 @@ enum Filling {
 
 /// The acks of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Settling {
+pub enum Settling {
     /// Each message of a batch by itself.
     Singly,
     /// The whole batch by one call.
     Together,
+    /// Without a wait for their confirmation.
+    Later,
 }
 
 /// The settings of the queue.
@@ -166,30 +168,30 @@ impl Subject for Shm {
         }
     }
 
+    fn does_crowds(&self) -> bool {
+        Subject::can_be_opened_again(self)
+    }
+
     fn can_be_opened_again(&self) -> bool {
         self.filling == Filling::Copied && self.settings == Settings::Fitting
     }
 
     fn receiver(&self, place: &Place, patience: Patience) -> Result<BytesOut> {
-        Ok(BytesOut {
-            receiver: self.open(place)?.receiver(),
-            batch: if self.filling == Filling::Batched {
-                batch(place)
-            } else {
-                1
-            },
-            settling: self.settling,
-            patience,
-            waiting: Adaptive::default(),
-        })
+        let batch = match self.filling {
+            Filling::Batched => batch(place),
+            _ => 1,
+        };
+        let receiver = self.open(place)?.receiver();
+        Ok(BytesOut::new(receiver, batch, self.settling, patience))
     }
 
     fn sender(&self, place: &Place) -> Result<BytesIn> {
-        Ok(BytesIn {
-            sender: self.open(place)?.sender(),
-            filling: self.filling,
-            buffer: vec![0; self.batch(place) * place.bytes],
-        })
+        let bytes = self.batch(place) * place.bytes;
+        Ok(BytesIn::new(
+            self.open(place)?.sender(),
+            self.filling,
+            bytes,
+        ))
     }
 
     fn remove(&self, place: &Place) -> Result<()> {
@@ -223,7 +225,7 @@ impl Subject for Shm {
 }
 
 /// Half of a small queue is left to the receiver.
-fn batch(place: &Place) -> usize {
+pub fn batch(place: &Place) -> usize {
     BATCH.min(place.capacity / 2)
 }
 
@@ -244,6 +246,21 @@ pub struct BytesOut {
 }
 
 impl BytesOut {
+    pub fn new(
+        receiver: ByteReceiver,
+        batch: usize,
+        settling: Settling,
+        patience: Patience,
+    ) -> Self {
+        Self {
+            receiver,
+            batch,
+            settling,
+            patience,
+            waiting: Adaptive::default(),
+        }
+    }
+
     /// Returns the next message, without ever sleeping.
     #[inline]
     fn spin(&self) -> Result<ByteDelivery<'_>> {
@@ -262,10 +279,10 @@ impl BytesOut {
 impl Sender for BytesIn {
     #[inline]
     fn send(&mut self, count: usize, len: usize, fill: &mut impl FnMut(&mut [u8])) -> Result<()> {
-        match self.filling {
-            Filling::Batched => return self.send_batch(count, len, fill),
-            Filling::Spread => return self.send_spread(count, len, fill),
-            Filling::Copied | Filling::Loaned => {}
+        if matches!(self.filling, Filling::Batched | Filling::Spread) {
+            let buffer = &mut self.buffer[..count * len];
+            buffer.chunks_exact_mut(len).for_each(fill);
+            return self.send_filled(count, len);
         }
         for _ in 0..count {
             if self.filling == Filling::Copied {
@@ -282,35 +299,30 @@ impl Sender for BytesIn {
 }
 
 impl BytesIn {
-    #[inline]
-    fn send_batch(
-        &mut self,
-        count: usize,
-        len: usize,
-        fill: &mut impl FnMut(&mut [u8]),
-    ) -> Result<()> {
-        let buffer = &mut self.buffer[..count * len];
-        buffer.chunks_exact_mut(len).for_each(fill);
-        let mut batch = [&[][..]; BATCH];
-        for (payload, bytes) in batch.iter_mut().zip(buffer.chunks_exact(len)) {
-            *payload = bytes;
+    pub fn new(sender: ByteSender, filling: Filling, bytes: usize) -> Self {
+        let buffer = vec![0; bytes];
+        Self {
+            sender,
+            filling,
+            buffer,
         }
-        Ok(self.sender.send_batch(&batch[..count])?)
     }
 
+    /// Sends the messages of a buffer that was filled: by one call, or by one for each.
     #[inline]
-    fn send_spread(
-        &mut self,
-        count: usize,
-        len: usize,
-        fill: &mut impl FnMut(&mut [u8]),
-    ) -> Result<()> {
-        let buffer = &mut self.buffer[..count * len];
-        buffer.chunks_exact_mut(len).for_each(fill);
-        for bytes in buffer.chunks_exact(len) {
-            self.sender.send(bytes)?;
+    fn send_filled(&self, count: usize, len: usize) -> Result<()> {
+        let payloads = self.buffer[..count * len].chunks_exact(len);
+        if self.filling == Filling::Spread {
+            for payload in payloads {
+                self.sender.send(payload)?;
+            }
+            return Ok(());
         }
-        Ok(())
+        let mut batch = [&[][..]; BATCH];
+        for (place, payload) in batch.iter_mut().zip(payloads) {
+            *place = payload;
+        }
+        Ok(self.sender.send_batch(&batch[..count])?)
     }
 }
 
@@ -318,15 +330,19 @@ impl BytesOut {
     #[inline]
     fn receive_batch(&self, read: &mut impl FnMut(&[u8])) -> Result<()> {
         let mut batch = self.receiver.recv_batch(self.batch, Wait::Forever)?;
-        if self.settling == Settling::Together {
-            for delivery in &batch {
+        if self.settling == Settling::Singly {
+            for delivery in batch {
                 read(delivery.payload());
+                delivery.ack()?;
             }
-            return Ok(batch.ack()?);
+            return Ok(());
         }
-        for delivery in batch {
+        for delivery in &batch {
             read(delivery.payload());
-            delivery.ack()?;
+        }
+        match self.settling {
+            Settling::Later => self.receiver.ack_batch_later(&mut batch)?,
+            _ => batch.ack()?,
         }
         Ok(())
     }
@@ -343,6 +359,10 @@ impl Receiver for BytesOut {
             Patience::Spin => self.spin()?,
         };
         read(delivery.payload());
-        Ok(delivery.ack()?)
+        match self.settling {
+            Settling::Later => self.receiver.ack_later(delivery)?,
+            _ => delivery.ack()?,
+        }
+        Ok(())
     }
 }

@@ -70,35 +70,32 @@ pub(super) fn send(
 ) -> Result<(), BatchPortError> {
     let refused = payloads.iter().enumerate().find_map(|(index, payload)| {
         let failure = sender.check(payload.len()).err()?;
-        let error = failure.into();
-        Some(BatchPortError { sent: index, error })
+        Some(BatchPortError::new(index, failure.into()))
     });
     let count = refused.as_ref().map_or(payloads.len(), |error| error.sent);
     let options = SendOptions::new().kind(kind);
     let stream = sender.shared.lane_for(&options);
-    let stream = stream.map_err(|failure| BatchPortError {
-        sent: 0,
-        error: failure.into(),
-    })?;
+    let stream = stream.map_err(|failure| BatchPortError::new(0, failure.into()))?;
     let mut batch = Batch {
         shared: &sender.shared,
         stream,
         options,
         wait,
-        sender: sender.id,
-        first: sender.sequence.get(),
+        sender: sender.ids.sender,
+        first: sender.ids.take_some(count as u64),
         payloads: &payloads[..count],
         sent: vec![false; count],
         used: 0,
     };
     let end = block_on(batch.send());
-    sender.sequence.set(batch.first + batch.used as u64);
+    let (first, used) = (batch.first, batch.used as u64);
+    sender.ids.give_back(first + used, count as u64 - used);
     match (end, refused) {
         (Ok(()), None) => Ok(()),
         (Ok(()), Some(refused)) => Err(refused),
         (Err(error), _) => {
             let sent = batch.sent.iter().take_while(|sent| **sent).count();
-            Err(BatchPortError { sent, error })
+            Err(BatchPortError::new(sent, error))
         }
     }
 }

@@ -90,10 +90,8 @@ fn an_interrupted_creation_is_completed_by_the_next_open_or_removal(program: &Pr
         }
         for opens in [false, true] {
             let (proxy, address) = proxied(&server);
-            let other = NatsAddress {
-                name: "other".parse().expect("a name"),
-                ..address.clone()
-            };
+            let mut other = address.clone();
+            other.name = "other".parse().expect("a name");
             // Keeps a connection open that the creation will use.
             let keeps = open_at_last(&other);
             proxy.arm(Fault::CutRequest, request);
@@ -109,10 +107,8 @@ fn an_interrupted_creation_is_completed_by_the_next_open_or_removal(program: &Pr
             }
             drop((created, keeps));
             NatsQueue::remove(&direct).expect("the server is there");
-            let others = NatsAddress {
-                name: other.name,
-                ..direct.clone()
-            };
+            let mut others = direct.clone();
+            others.name = other.name;
             NatsQueue::remove(&others).expect("the server is there");
             let left = streams(&direct);
             assert!(left.is_empty(), "cut at request {request}: {left:?}");

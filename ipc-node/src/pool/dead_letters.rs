@@ -133,22 +133,12 @@ mod tests {
     use super::*;
 
     fn letter(payload: &[u8]) -> DeadLetter {
-        DeadLetter {
-            id: DeadLetterId::new(7, 7),
-            message: MessageId::new(SenderId::new(1), 1),
-            kind: Kind::Data,
-            sent_at: Timestamp::default(),
-            attempts: 1,
-            reason: DeadReason::Crashed,
-            nacks: 0,
-            expiries: 0,
-            crashes: 1,
-            last_worker: None,
-            signal: None,
-            error: String::new(),
-            headers: ipc_queue::Headers::new(),
-            payload: payload.to_vec(),
-        }
+        let message = MessageId::new(SenderId::new(1), 1);
+        let message = (Kind::Data, message, Timestamp::default());
+        let id = DeadLetterId::new(7, 7);
+        let mut letter = DeadLetter::new(id, message, DeadReason::Crashed, payload.to_vec());
+        (letter.attempts, letter.crashes) = (1, 1);
+        letter
     }
 
     fn payloads(list: &DeadLetterList) -> Vec<Vec<u8>> {

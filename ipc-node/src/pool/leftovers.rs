@@ -92,21 +92,14 @@ impl Leftovers {
 
 fn as_letter(held: &OwnedByteDelivery) -> DeadLetter {
     let about = held.metadata();
-    DeadLetter {
-        id: DeadLetterId::new(0, 0),
-        message: about.id,
-        kind: about.kind,
-        sent_at: about.sent_at,
-        // This delivery does not count as an attempt.
-        attempts: about.attempt.saturating_sub(1),
-        reason: DeadReason::Unknown,
-        nacks: 0,
-        expiries: 0,
-        crashes: 0,
-        last_worker: None,
-        signal: None,
-        error: String::new(),
-        headers: held.headers().clone(),
-        payload: held.payload().to_vec(),
-    }
+    let (id, message) = (
+        DeadLetterId::new(0, 0),
+        (about.kind, about.id, about.sent_at),
+    );
+    let payload = held.payload().to_vec();
+    let mut letter = DeadLetter::new(id, message, DeadReason::Unknown, payload);
+    // This delivery does not count as an attempt.
+    letter.attempts = about.attempt.saturating_sub(1);
+    letter.headers = held.headers().clone();
+    letter
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 /// The status of one worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WorkerStatus {
     /// The number that distinguishes it from all other workers that the pool ever had.
     pub number: u64,
@@ -25,8 +26,26 @@ pub struct WorkerStatus {
     pub jobs_done: u64,
 }
 
+impl WorkerStatus {
+    /// Describes a worker that has just started and has no job.
+    #[must_use]
+    pub const fn new(number: u64, name: String, pid: u32) -> Self {
+        Self {
+            number,
+            name,
+            pid,
+            is_remote: false,
+            age: Duration::ZERO,
+            ready: true,
+            job: None,
+            jobs_done: 0,
+        }
+    }
+}
+
 /// The status of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PoolStatus {
     /// The workers and their jobs.
     pub workers: Vec<WorkerStatus>,

@@ -22,6 +22,7 @@ use super::{Pool, PoolError, Ticket, dead_letters};
 /// A job that was not submitted, with the reason.
 #[derive(Error)]
 #[error("{failure}")]
+#[non_exhaustive]
 pub struct SubmitError<I> {
     /// The job's input, as it was passed.
     pub input: I,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// A worker that ended unexpectedly.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WorkerExit {
     /// Its name.
     pub worker: String,

@@ -70,13 +70,19 @@ fn a_full_queue_returns_the_job_at_once_or_after_the_timeout() {
     let pool = pool(1).capacity(1).start().unwrap();
     let staying = pool.submit::<_, ()>("stay", &file).unwrap();
     let refused = pool.try_submit::<_, u64>("square", 3_u64);
-    let Err(SubmitError { input: 3, failure }) = refused else {
+    let Err(SubmitError {
+        input: 3, failure, ..
+    }) = refused
+    else {
         panic!("{refused:?}");
     };
     let is_full = matches!(failure, PoolError::NoRoom { .. });
     assert!(is_full, "{failure:?}");
     let refused = pool.submit_timeout::<_, u64>("square", 3_u64, Duration::from_millis(10));
-    let Err(SubmitError { input: 3, failure }) = refused else {
+    let Err(SubmitError {
+        input: 3, failure, ..
+    }) = refused
+    else {
         panic!("{refused:?}");
     };
     let is_late = matches!(failure, PoolError::NoRoom { .. });

@@ -11,4 +11,8 @@ mod retries;
 mod streams;
 mod support;
 mod unreachable;
+#[path = "../unreaped/mod.rs"]
+mod unreaped;
+#[path = "../waiting/mod.rs"]
+mod waiting;
 mod zombies;

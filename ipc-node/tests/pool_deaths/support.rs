@@ -5,15 +5,13 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ipc_node::pool::{Context, Handlers, JobError, Pool, PoolBuilder, Ticket};
+use ipc_node::pool::{Context, Handlers, Pool, PoolBuilder};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::de::DeserializeOwned;
 
-/// Long enough for anything that ends at all.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub use crate::waiting::{PATIENCE, until, wait};
 
 /// Kills this process with SIGKILL.
 fn die() -> ! {
@@ -130,21 +128,6 @@ pub fn pool(workers: usize) -> PoolBuilder {
     Pool::builder()
         .workers(workers)
         .command(program("support::worker"))
-}
-
-pub fn wait<T: DeserializeOwned>(ticket: Ticket<T>) -> Result<T, JobError> {
-    let Ok(answer) = ticket.wait_timeout(PATIENCE) else {
-        panic!("no answer in {PATIENCE:?}");
-    };
-    answer
-}
-
-pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// Writes a number to a file, whole or not at all.

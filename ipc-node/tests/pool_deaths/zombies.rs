@@ -1,22 +1,11 @@
 //! A pool that is PID 1 reaps the processes that its workers leave behind, and no other children.
 
-use std::fs;
 use std::process::{Command, Stdio};
 
 use ipc_node::pool::Ticket;
 
 use crate::support::{in_pid_namespace, pool, program, until, wait};
-
-/// Returns the number of processes that ended and were not reaped.
-fn zombies() -> usize {
-    let processes = fs::read_dir("/proc").unwrap().flatten();
-    let stats = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
-    let is_zombie = |stat: &String| {
-        stat.rsplit_once(") ")
-            .is_some_and(|(_, rest)| rest.starts_with('Z'))
-    };
-    stats.filter(is_zombie).count()
-}
+use crate::unreaped::zombies;
 
 /// Does nothing unless it is PID 1.
 #[test]

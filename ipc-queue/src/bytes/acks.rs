@@ -8,8 +8,8 @@ use crate::error::BatchAckError;
 impl ByteReceiver {
     /// Acknowledges a delivery without waiting until the server confirms it.
     ///
-    /// The ack is sent before this returns, and confirmed later: by [`flush`](Self::flush), or by a
-    /// later call of this function. At most [`MAX_ACKS_IN_FLIGHT`](crate::MAX_ACKS_IN_FLIGHT) acks
+    /// The ack is sent before this returns, and confirmed later: by [`flush`](Self::flush), by
+    /// [`flush_async`](Self::flush_async), or by a later call of this function. At most [`MAX_ACKS_IN_FLIGHT`](crate::MAX_ACKS_IN_FLIGHT) acks
     /// of a receiver are unconfirmed. If there are as many, or if the oldest was sent
     /// [`MAX_ACK_AGE`](crate::MAX_ACK_AGE) ago, this call first waits for the oldest. Transports
     /// without a server ack at once, and leave nothing to confirm.
@@ -72,6 +72,32 @@ impl ByteReceiver {
     /// acked: it is gone, or it is delivered again.
     pub fn flush(&self) -> Result<(), BatchAckError> {
         self.acks.borrow_mut().flush()
+    }
+
+    /// Waits until all acks of [`ack_later`](Self::ack_later) are confirmed, without blocking the
+    /// thread. Works with any executor.
+    ///
+    /// Cancel-safe: if the future is dropped before it is ready, the acks stay in flight. The next
+    /// call of `flush_async`, [`flush`](Self::flush) or `ack_later` reports those that failed.
+    ///
+    /// ```
+    /// # pollster::block_on(async {
+    /// let queue = ipc_queue::ByteQueue::open("local:pipelined-async")?;
+    /// queue.sender().send_batch(&[b"one", b"two"])?;
+    /// let mut receiver = queue.receiver();
+    /// for _ in 0..2 {
+    ///     let delivery = receiver.recv_async().await?;
+    ///     receiver.ack_later(delivery.into())?;
+    /// }
+    /// receiver.flush_async().await?; // now both are gone
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`flush`](Self::flush).
+    pub async fn flush_async(&mut self) -> Result<(), BatchAckError> {
+        self.acks.get_mut().flush_async().await
     }
 
     /// Returns the number of acks that are sent and not confirmed.

@@ -1,38 +1,15 @@
 //! The promises about futures.
-//!
-//! The executor is the smallest possible one: a future's thread is parked until its waker unparks
-//! it. It counts the number of polls.
 
 use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Poll, Waker};
+use std::thread;
 
 use super::{Subject, Trial, content, number_in, rounds, settings};
+use crate::block_on::block_on;
 use crate::bytes::ByteReceiver;
 use crate::error::TryRecvError;
 
 const ROUNDS: u32 = 1000;
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Runs a future to its end in this thread.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
 
 /// Polls a receive once, which registers its waiter, and drops it.
 fn poll_once(receiver: &mut ByteReceiver) -> bool {

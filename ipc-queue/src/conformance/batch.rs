@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use ipc_proto::{Kind, QueueSettings};
+use ipc_proto::{Kind, MessageId, QueueSettings};
 
-use super::proxy::Fault;
+use super::proxy::{Fault, Proxy};
 use super::settling::undisturbed;
 use super::{LARGEST, Subject, Trial, content, number_in, rounds, settings};
+use crate::batch::Batch;
 use crate::bytes::{ByteQueue, ByteReceiver};
 use crate::capability::Feature;
 use crate::delivery::ByteDelivery;
@@ -166,6 +167,22 @@ pub fn a_batch_is_acked_even_if_one_lease_was_lost(subject: &dyn Subject) {
 }
 
 fn ack_with_a_lost_lease(subject: &dyn Subject) -> Result<(), SettleError> {
+    with_a_lost_lease(subject, |queue, _, mut batch, lost| {
+        let error = batch.ack().expect_err("one lease was lost");
+        assert_eq!((error.acked, error.failed), (4, 1));
+        assert!(error.first.is_lease_lost(), "{error}");
+        assert_eq!(error.first.message, lost);
+        assert!(error.others.is_empty() && batch.is_empty());
+        assert_eq!(queue.transport().stats().expect("it exists").leased, 1);
+    })
+}
+
+/// Receives a batch of five, of which one lease is lost. `settle` acks it, and is given the id of
+/// that message.
+pub(super) fn with_a_lost_lease(
+    subject: &dyn Subject,
+    settle: impl for<'a> FnOnce(&ByteQueue, &'a ByteReceiver, Batch<'a, ByteDelivery<'a>>, MessageId),
+) -> Result<(), SettleError> {
     const LEASE: Duration = Duration::from_millis(100);
     const HOUR: Duration = Duration::from_secs(3600);
     let trial = Trial::new(subject);
@@ -174,25 +191,20 @@ fn ack_with_a_lost_lease(subject: &dyn Subject) -> Result<(), SettleError> {
         ..settings(5)
     });
     send(&queue, 0..5, Wait::No).expect("places for all");
-    let (receiver, other) = (queue.receiver(), trial.open());
-    let mut batch = receiver.recv_batch(5, Wait::No).expect("five are there");
+    let (receiver, other) = (queue.receiver(), trial.open().receiver());
+    let batch = receiver.recv_batch(5, Wait::No).expect("five are there");
     for delivery in batch.iter().filter(|one| number_in(one.payload()) != 2) {
         delivery.extend(HOUR)?;
     }
-    let receiver = other.receiver();
-    let again = receiver.recv().expect("it comes again");
+    let again = other.recv().expect("it comes again");
     again.extend(HOUR)?;
     assert_eq!(number_in(again.payload()), 2);
-
-    let error = batch.ack().expect_err("one lease was lost");
-    assert_eq!((error.acked, error.failed), (4, 1));
-    assert!(error.first.is_lease_lost(), "{error}");
-    assert_eq!(error.first.message, again.id());
-    assert!(error.others.is_empty() && batch.is_empty());
-    let stats = queue.transport().stats().unwrap();
-    assert_eq!((stats.in_use(), stats.leased), (1, 1));
-    again.ack().expect("an hour is not over");
-    assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
+    settle(&queue, &receiver, batch, again.id());
+    let in_use = || queue.transport().stats().expect("it exists").in_use();
+    assert_eq!(in_use(), 1);
+    other.ack_later(again).expect("an hour is not over");
+    other.flush().expect("an hour is not over");
+    assert_eq!(in_use(), 0);
     Ok(())
 }
 
@@ -274,45 +286,53 @@ pub fn an_interrupted_batch_of_acks_reports_each_failure(subject: &dyn Subject) 
 }
 
 fn acking_cut_off(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
+    cut_acks_off(subject, CUT, |receiver, proxy| {
+        let mut batch = receiver
+            .recv_batch(CUT as usize, Wait::Forever)
+            .expect("they are there");
+        let held = batch.len();
+        proxy.arm(fault, requests);
+        let Err(error) = batch.ack() else {
+            return Vec::new();
+        };
+        assert_eq!(error.acked + error.failed, held);
+        assert_eq!(error.failed, 1 + error.others.len());
+        error.failures().map(|failure| failure.message).collect()
+    })
+}
+
+/// Sends messages, which `ack` receives and acks through a proxy. It returns those whose acks
+/// failed: only they are received again. Returns whether the proxy's fault happened; `false` if the
+/// subject has no server.
+pub(super) fn cut_acks_off(
+    subject: &dyn Subject,
+    count: u64,
+    ack: impl FnOnce(&ByteReceiver, &Proxy) -> Vec<MessageId>,
+) -> bool {
     // Over a transport that does not notice deaths, an unacked message is redelivered after this
     // time.
     const LEASE: Duration = Duration::from_secs(1);
     let trial = Trial::new(subject);
     let queue = trial.create(&QueueSettings {
         lease: Some(LEASE),
-        ..settings(CUT as u32)
+        ..settings(count as u32)
     });
     let Some(proxied) = subject.proxied(&trial.name) else {
         return false;
     };
-    send(&queue, 0..CUT, Wait::No).expect("places for all");
+    send(&queue, 0..count, Wait::No).expect("places for all");
     let cut = ByteQueue::over(Arc::clone(&proxied.queue));
-    let receiver = cut.receiver();
-    let mut batch = receiver
-        .recv_batch(CUT as usize, Wait::Forever)
-        .expect("they are there");
-    let held: Vec<_> = batch.iter().map(ByteDelivery::id).collect();
-    proxied.proxy.arm(fault, requests);
-    let acked = batch.ack();
+    let reported = ack(&cut.receiver(), &proxied.proxy);
     let has_happened = proxied.proxy.heal();
-    let failures = acked.err().map(|error| {
-        assert_eq!(error.acked + error.failed, held.len());
-        assert_eq!(error.failed, 1 + error.others.len());
-        let failures = error.others.into_iter().chain([error.first]);
-        failures.map(|failure| failure.message).collect()
-    });
-    let failed: HashSet<_> = failures.unwrap_or_default();
-    let acked: HashSet<_> = held.into_iter().filter(|id| !failed.contains(id)).collect();
-    let receiver = queue.receiver();
+    let failed: HashSet<_> = reported.iter().copied().collect();
+    assert_eq!(failed.len(), reported.len(), "reported twice");
+    let other = queue.receiver();
     while queue.transport().stats().expect("it exists").in_use() != 0 {
-        let Ok(again) = receiver.recv_timeout(LEASE) else {
+        let Ok(again) = other.recv_timeout(LEASE) else {
             continue;
         };
         let id = again.id();
-        assert!(
-            !acked.contains(&id),
-            "{fault:?} at request {requests}: {id} was acked"
-        );
+        assert!(failed.contains(&id), "{id} was acked");
         // The lease may have ended; then the message is redelivered once more.
         let _ = again.ack();
     }

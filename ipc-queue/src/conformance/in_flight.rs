@@ -2,17 +2,20 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Waker};
 
-use ipc_proto::{MessageId, QueueSettings};
+use ipc_proto::MessageId;
 
+use super::batch::{cut_acks_off, with_a_lost_lease};
 use super::proxy::Fault;
 use super::settling::undisturbed;
-use super::{Subject, Trial, content, number_in, settings};
+use super::{Subject, Trial, content, settings};
 use crate::ack_window::MAX_ACKS_IN_FLIGHT;
+use crate::block_on::block_on;
 use crate::bytes::{ByteQueue, ByteReceiver};
 use crate::delivery::ByteDelivery;
 use crate::error::{BatchAckError, SettleError};
+use crate::owned::OwnedByteDelivery;
 use crate::wait::Wait;
 
 /// More than can be in flight.
@@ -74,6 +77,79 @@ pub fn acks_in_flight_are_confirmed_by_flush(subject: &dyn Subject) {
     assert_eq!((stats.in_use(), stats.acked), (0, 3 * MANY as u64));
 }
 
+/// The same without blocking the thread.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn acks_in_flight_are_confirmed_by_flush_async(subject: &dyn Subject) {
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(MANY as u32));
+    let mut receiver = queue.receiver();
+    block_on(receiver.flush_async()).expect("nothing is in flight");
+    send(&queue, MANY);
+    for count in [1, MANY - 1] {
+        for _ in 0..count {
+            let delivery = block_on(receiver.recv_async()).expect("it was sent");
+            receiver.ack_later(delivery.into()).expect("we hold it");
+        }
+        block_on(receiver.flush_async()).expect("we held them");
+        let left = (MANY - 1) as u64 * u64::from(count == 1);
+        assert_eq!((receiver.acks_in_flight(), in_use(&queue)), (0, left));
+    }
+}
+
+/// For a transport with a server, a proxy stalls the answers. A call after the dropped one reports
+/// each message whose ack was not confirmed.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn a_dropped_async_flush_hides_no_failure(subject: &dyn Subject) {
+    type Next = fn(&mut ByteReceiver, OwnedByteDelivery) -> Result<(), BatchAckError>;
+    let calls: [Next; 3] = [
+        |receiver, _| receiver.flush(),
+        |receiver, _| block_on(receiver.flush_async()),
+        |receiver, last| receiver.ack_later(last.into()),
+    ];
+    for next in calls {
+        drop_async_flush(subject, next);
+    }
+}
+
+fn drop_async_flush(
+    subject: &dyn Subject,
+    next: impl FnOnce(&mut ByteReceiver, OwnedByteDelivery) -> Result<(), BatchAckError>,
+) {
+    const COUNT: usize = 10;
+    let trial = Trial::new(subject);
+    let queue = trial.create(&settings(COUNT as u32));
+    let Some(proxied) = subject.proxied(&trial.name) else {
+        return;
+    };
+    send(&queue, COUNT);
+    let cut = ByteQueue::over(Arc::clone(&proxied.queue));
+    let mut receiver = cut.receiver();
+    let held = receive_all(&receiver, COUNT).into_iter();
+    let mut held: Vec<_> = held.map(ByteDelivery::into_owned).collect();
+    let last = held.pop().expect("there are some");
+    proxied.proxy.arm(Fault::StallAnswer, 0);
+    for delivery in held {
+        receiver.ack_later(delivery.into()).expect("it is sent");
+    }
+    let mut flush = Box::pin(receiver.flush_async());
+    let polled = flush.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending(), "confirmed without an answer");
+    drop(flush);
+    assert_eq!(receiver.acks_in_flight(), COUNT - 1);
+
+    let error = next(&mut receiver, last).expect_err("there was no answer");
+    proxied.proxy.heal();
+    let failed: HashSet<_> = error.failures().map(|failure| failure.message).collect();
+    assert_eq!(failed.len(), error.failed, "reported twice");
+    // An ack that was sent now may be in flight.
+    let _ = receiver.flush();
+    assert_eq!(receiver.acks_in_flight(), 0);
+}
+
 /// The failure is reported once, by the call that finds it.
 ///
 /// # Panics
@@ -83,34 +159,13 @@ pub fn a_lost_lease_is_reported_by_flush(subject: &dyn Subject) {
 }
 
 fn flush_with_a_lost_lease(subject: &dyn Subject) -> Result<(), SettleError> {
-    const LEASE: Duration = Duration::from_millis(100);
-    const HOUR: Duration = Duration::from_secs(3600);
-    let trial = Trial::new(subject);
-    let queue = trial.create(&QueueSettings {
-        lease: Some(LEASE),
-        ..settings(5)
-    });
-    send(&queue, 5);
-    let (receiver, other) = (queue.receiver(), trial.open());
-    let batch = receiver.recv_batch(5, Wait::No).expect("five are there");
-    for delivery in batch.iter().filter(|one| number_in(one.payload()) != 2) {
-        delivery.extend(HOUR)?;
-    }
-    let other = other.receiver();
-    let again = other.recv().expect("it comes again");
-    again.extend(HOUR)?;
-    assert_eq!(number_in(again.payload()), 2);
-
-    let failures = ack_later(&receiver, batch);
-    assert_eq!(failures.len(), 1, "{failures:?}");
-    assert!(failures[0].is_lease_lost(), "{}", failures[0]);
-    assert_eq!(failures[0].message, again.id());
-    receiver.flush().expect("it was reported");
-    assert_eq!(in_use(&queue), 1);
-    other.ack_later(again).expect("an hour is not over");
-    other.flush().expect("an hour is not over");
-    assert_eq!(in_use(&queue), 0);
-    Ok(())
+    with_a_lost_lease(subject, |_, receiver, batch, lost| {
+        let failures = ack_later(receiver, batch);
+        assert_eq!(failures.len(), 1, "{failures:?}");
+        assert!(failures[0].is_lease_lost(), "{}", failures[0]);
+        assert_eq!(failures[0].message, lost);
+        receiver.flush().expect("it was reported");
+    })
 }
 
 /// Acks all of them, then flushes. Returns the failures that were reported.
@@ -156,46 +211,21 @@ pub fn an_interrupted_flush_reports_each_failure(subject: &dyn Subject) {
 
 /// Returns `false` if there are fewer requests, or if the subject has no server.
 fn flush_interrupted(subject: &dyn Subject, fault: Fault, requests: u32) -> bool {
-    const COUNT: usize = 10;
-    // Over a transport that does not notice deaths, an unacked message is redelivered after this
-    // time.
-    const LEASE: Duration = Duration::from_secs(1);
-    let trial = Trial::new(subject);
-    let queue = trial.create(&QueueSettings {
-        lease: Some(LEASE),
-        ..settings(COUNT as u32)
-    });
-    let Some(proxied) = subject.proxied(&trial.name) else {
-        return false;
-    };
-    send(&queue, COUNT);
-    let cut = ByteQueue::over(Arc::clone(&proxied.queue));
-    let receiver = cut.receiver();
-    let held = receive_all(&receiver, COUNT);
-    let all: HashSet<MessageId> = held.iter().map(ByteDelivery::id).collect();
-    proxied.proxy.arm(fault, requests);
-    let failures = ack_later(&receiver, held);
-    let has_happened = proxied.proxy.heal();
-
-    let failed: HashSet<_> = failures.iter().map(|failure| failure.message).collect();
-    let place = format!("{fault:?} at request {requests}");
-    assert_eq!(failed.len(), failures.len(), "{place}: reported twice");
-    assert!(failed.is_subset(&all), "{place}");
-    if requests == 0 && matches!(fault, Fault::StallRequest | Fault::StallAnswer) {
-        assert!(!failed.is_empty(), "{place}: confirmed without an answer");
-    }
-    assert_eq!(receiver.acks_in_flight(), 0, "{place}");
-    let other = queue.receiver();
-    while in_use(&queue) != 0 {
-        let Ok(again) = other.recv_timeout(LEASE) else {
-            continue;
-        };
-        let id = again.id();
-        assert!(failed.contains(&id), "{place}: {id} was acked");
-        // The lease may have ended; then the message is redelivered once more.
-        let _ = again.ack();
-    }
-    has_happened
+    const COUNT: u64 = 10;
+    cut_acks_off(subject, COUNT, |receiver, proxy| {
+        let held = receive_all(receiver, COUNT as usize);
+        let all: HashSet<MessageId> = held.iter().map(ByteDelivery::id).collect();
+        proxy.arm(fault, requests);
+        let failures = ack_later(receiver, held);
+        let failed: Vec<_> = failures.iter().map(|failure| failure.message).collect();
+        let place = format!("{fault:?} at request {requests}");
+        assert!(failed.iter().all(|id| all.contains(id)), "{place}");
+        if requests == 0 && matches!(fault, Fault::StallRequest | Fault::StallAnswer) {
+            assert!(!failed.is_empty(), "{place}: confirmed without an answer");
+        }
+        assert_eq!(receiver.acks_in_flight(), 0, "{place}");
+        failed
+    })
 }
 
 /// For a transport with a server, a proxy delays the acks.

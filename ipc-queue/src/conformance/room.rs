@@ -1,13 +1,16 @@
 //! The promises about room: what a queue takes, what it refuses, and what it counts.
 
+use std::thread;
 use std::time::Duration;
 
 use ipc_proto::{Encoding, QueueSettings};
 
 use super::walk::{Focus, walk};
 use super::{LARGEST, Subject, Trial, content, number_in, settings, walks};
+use crate::block_on::block_on;
 use crate::bytes::ByteSender;
 use crate::error::{SendFailure, TryRecvError, TrySendError, Unavailable};
+use crate::loan::OwnedLoan;
 use crate::queue::Queue;
 use crate::send_options::SendOptions;
 use crate::wait::Wait;
@@ -221,6 +224,59 @@ pub fn a_loan_holds_a_place_until_it_is_published_or_dropped(subject: &dyn Subje
                 assert_eq!(queue.transport().stats().unwrap().in_use(), 0);
             }
         }
+    }
+}
+
+/// It is filled and published by another thread, after the sender and the queue's handle are gone.
+/// Dropped, it frees its place.
+///
+/// # Panics
+/// If the subject breaks the promise.
+pub fn an_owned_loan_outlives_its_sender(subject: &dyn Subject) {
+    for len in [0, 10, LARGEST as usize] {
+        let trial = Trial::new(subject);
+        trial.create(&settings(2));
+        let lend = |number| {
+            let sender = trial.open().sender();
+            let mut loan = sender.try_loan(len).expect("a place");
+            let half = len / 2;
+            loan[..half].copy_from_slice(&content(number, len)[..half]);
+            loan.into_owned()
+        };
+        let (first, second, receiver) = (lend(1), lend(2), trial.open().receiver());
+        assert_eq!(fill(&trial.open().sender(), 2), 0, "both places are lent");
+        assert_eq!(receiver.try_recv().err(), Some(TryRecvError::Empty));
+        let fill_half = |loan: &mut OwnedLoan, number| {
+            let half = len / 2;
+            loan[half..].copy_from_slice(&content(number, len)[half..]);
+        };
+        let publish = |mut loan: OwnedLoan, number, is_async| {
+            fill_half(&mut loan, number);
+            let sent = match is_async {
+                false => loan.publish(),
+                true => block_on(loan.publish_async()),
+            };
+            sent.expect("the loan held a place")
+        };
+        for (number, loan, is_async) in [(1, first, false), (2, second, true)] {
+            let id = thread::scope(|scope| {
+                let publishing = scope.spawn(move || publish(loan, number, is_async));
+                publishing.join().expect("it does not panic")
+            });
+            let delivery = receiver.recv().expect("it was published");
+            assert_eq!(delivery.id(), id);
+            assert!(delivery.payload() == content(number, len));
+            delivery.ack().expect("we hold it");
+        }
+        // The handles stay, because the end of an opening would free its places too.
+        let queue = trial.open();
+        let sender = queue.sender();
+        let lend = || sender.try_loan(len).expect("a place").into_owned();
+        let both = [lend(), lend()];
+        let dropping = thread::spawn(move || drop(both));
+        dropping.join().expect("it does not panic");
+        assert_eq!(queue.transport().stats().expect("it exists").in_use(), 0);
+        assert_eq!(fill(&queue.sender(), 2), 2, "both places are free");
     }
 }
 

@@ -195,6 +195,18 @@ pub struct BatchSendError {
     pub failure: SendFailure,
 }
 
+/// A batch of which only a part was sent within a time.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{sent} messages were sent, then: {error}")]
+#[non_exhaustive]
+pub struct BatchSendTimeoutError {
+    /// The number of messages that were sent, from the first on.
+    pub sent: usize,
+    /// The reason why the next was not sent.
+    #[source]
+    pub error: SendTimeoutError,
+}
+
 impl SendFailure {
     /// Returns the failure of shared memory that contradicts itself.
     pub(crate) fn damaged(reason: impl Into<String>) -> Self {

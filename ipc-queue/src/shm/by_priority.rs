@@ -12,7 +12,7 @@ use ipc_proto::{Kind, MessageId, Priority, SenderId, Timestamp};
 use super::Hold;
 use super::receiver::{LevelReceiver, ShmDelivery};
 use super::ring::Lease;
-use super::sender::{LevelSender, ShmLoan, ShmPlace};
+use super::sender::{LevelSender, ShmLoan};
 use super::spin::Spin;
 use super::tally::Side;
 use crate::aging;
@@ -91,7 +91,12 @@ impl ShmSender {
     /// # Errors
     /// As [`SendPort::loan`].
     #[inline(always)]
-    pub fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
+    pub(crate) fn send(
+        &self,
+        payload: &[u8],
+        kind: Kind,
+        wait: impl FnOnce() -> Wait,
+    ) -> Result<MessageId, SendPortError> {
         self.normal.send(payload, kind, wait)
     }
 
@@ -149,13 +154,12 @@ impl SendPort for ShmSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<PortLoan<'_>, SendPortError> {
-        let loan = self.lend_with(len, options, wait)?;
-        Ok(PortLoan::new(len, ShmPlace::new(loan)))
+    ) -> Result<PortLoan, SendPortError> {
+        Ok(self.lend_with(len, options, wait)?.into_port())
     }
 
     fn send(&self, payload: &[u8], kind: Kind, wait: Wait) -> Result<MessageId, SendPortError> {
-        self.send(payload, kind, wait)
+        self.send(payload, kind, || wait)
     }
 
     fn send_batch(&self, payloads: &[&[u8]], kind: Kind, wait: Wait) -> Result<(), BatchPortError> {
@@ -184,16 +188,19 @@ impl ShmReceiver {
 
     /// Returns the next message.
     #[inline(always)]
-    pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
+    pub(crate) fn receive(
+        &self,
+        wait: impl FnOnce() -> Wait,
+    ) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
         if self.others.is_empty() {
             self.normal.receive(wait)
         } else {
-            self.receive_most_urgent(wait)
+            self.receive_most_urgent(wait())
         }
     }
 
     #[inline(never)]
-    fn receive_most_urgent(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
+    fn receive_most_urgent(&self, wait: Wait) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
         let (level, lease) = match self.try_take()? {
             Some(taken) => {
                 self.spin.hit();
@@ -216,9 +223,9 @@ impl ShmReceiver {
             return self.normal.receive_some(most, wait, into);
         }
         if most > 0 {
-            into.push(self.receive(wait)?.into());
+            into.push(self.receive(|| wait).map_err(|error| *error)?.into());
         }
-        let more = std::iter::from_fn(|| self.receive(Wait::No).ok());
+        let more = std::iter::from_fn(|| self.receive(|| Wait::No).ok());
         into.extend(more.take(most.saturating_sub(1)).map(D::from));
         Ok(())
     }
@@ -277,7 +284,8 @@ impl Clone for ShmReceiver {
 
 impl ReceivePort for ShmReceiver {
     fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError> {
-        Ok(self.receive(wait)?.into_port())
+        let received = self.receive(|| wait);
+        Ok(received.map_err(|error| *error)?.into_port())
     }
 
     fn notifier(&self) -> Notifier {

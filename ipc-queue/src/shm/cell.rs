@@ -65,6 +65,11 @@ impl Body {
         marked.then(|| Self::of_upper(self.len, upper & !Self::HEADERS))
     }
 
+    /// Returns the same place without the mark, with or without headers.
+    pub fn without_mark(self) -> Self {
+        self.before_headers().unwrap_or(self)
+    }
+
     fn upper(self) -> u32 {
         self.chunk.map_or(0, |chunk| chunk.wrapping_add(1))
     }

@@ -6,12 +6,12 @@
 //!    moves a cell to `WRITING(us)`, and no process takes that cell from a live process. So only
 //!    this process accesses its inline bytes, and a chunk allocated for this generation is in use
 //!    exactly while the cell is not free.
-//! 2. [`Readable`] owns a [`Lease`], created by the compare-and-swap to `LEASED(us)`. No process
-//!    writes a payload after its publication. The cell becomes free, and its bytes another's, only
-//!    when this process settles or, after the lease was lost, removes its zombie mark. Both consume
-//!    the `Readable` first.
+//! 2. [`Payloads::read`] borrows a [`Lease`], created by the compare-and-swap to `LEASED(us)`. No
+//!    process writes a payload after its publication. The cell becomes free, and its bytes
+//!    another's, only when this process settles or, after the lease was lost, removes its zombie
+//!    mark. Both end the borrow first. An [`OwnedReadable`] owns the lease.
 //! 3. `at` and `len` were checked to be inside the mapping, which lives as long as the `Payloads`
-//!    that both borrow. An [`OwnedReadable`] keeps the mapping itself.
+//!    that all borrow. An [`OwnedReadable`] and an [`OwnedWritable`] keep the mapping itself.
 //! 4. A process that is killed loses its slices with everything else. A forked copy must not use
 //!    what it inherited: calling `fork` is `unsafe` for such reasons. Sending and settling refuse
 //!    to work there.
@@ -62,16 +62,15 @@ pub(crate) struct Writable<'a> {
     _payloads: PhantomData<&'a Payloads>,
 }
 
-/// Bytes that a receiver may read.
+/// The same as `Writable` without a borrow: it keeps the mapping itself.
 #[derive(Debug)]
-pub(crate) struct Readable<'a> {
-    lease: Lease,
-    at: NonNull<u8>,
-    len: usize,
-    _payloads: PhantomData<&'a Payloads>,
+pub(crate) struct OwnedWritable {
+    /// Never leaves this value, except with a borrow of the payloads.
+    bytes: Writable<'static>,
+    mapping: Arc<Mapping>,
 }
 
-/// The same as `Readable` without a borrow: it keeps the mapping itself.
+/// Bytes that a receiver may read, without a borrow: it keeps the mapping itself.
 #[derive(Debug)]
 pub(crate) struct OwnedReadable {
     lease: Lease,
@@ -84,10 +83,6 @@ pub(crate) struct OwnedReadable {
 unsafe impl Send for Writable<'_> {}
 // SAFETY: a shared reference to it only reads the bytes, and no process writes them meanwhile (1).
 unsafe impl Sync for Writable<'_> {}
-// SAFETY: as for `Writable`.
-unsafe impl Send for Readable<'_> {}
-// SAFETY: as for `Writable`.
-unsafe impl Sync for Readable<'_> {}
 // SAFETY: as for `Writable`.
 unsafe impl Send for OwnedReadable {}
 // SAFETY: as for `Writable`.
@@ -139,22 +134,50 @@ impl Payloads {
         }
     }
 
-    /// Returns the first `len` bytes of a leased cell, or of its chunk.
+    /// Returns the place of the first `len` payload bytes in a cell. `None`: it has fewer, or does
+    /// not exist.
     #[inline(always)]
-    pub(crate) fn readable(
-        &self,
-        lease: Lease,
-        chunk: Option<u32>,
-        len: usize,
-    ) -> Result<Readable<'_>, (Lease, BadPlace)> {
-        match self.place(lease.index(), chunk, len) {
-            Err(bad) => Err((lease, bad)),
-            Ok(at) => Ok(Readable {
-                lease,
-                at,
-                len,
-                _payloads: PhantomData,
-            }),
+    fn in_cell(&self, cell: u32, len: usize) -> Option<NonNull<u8>> {
+        if len > self.geometry.inline_bytes || cell >= self.geometry.cells {
+            return None;
+        }
+        let offset = cell as usize * self.geometry.cell_bytes;
+        // SAFETY: every cell is inside the mapping, as checked in `new`.
+        Some(unsafe { self.first_inline.add(offset) })
+    }
+
+    /// Returns the payload of a leased message that is in its cell. `None`: it is elsewhere, or
+    /// damaged.
+    #[inline(always)]
+    pub(crate) fn read_in_cell<'d>(&'d self, lease: &'d Lease, body: Body) -> Option<&'d [u8]> {
+        let len = body.len as usize;
+        if body.chunk.is_some() {
+            return None;
+        }
+        let at = self.in_cell(lease.index(), len)?;
+        // SAFETY: no process writes the payload while `lease` lives, lost or not (2), and it is
+        // mapped (3).
+        Some(unsafe { slice::from_raw_parts(at.as_ptr(), len) })
+    }
+
+    /// Returns the payload of a leased message, whose header says where it is.
+    pub(crate) fn read<'d>(&'d self, lease: &'d Lease, body: Body) -> Result<&'d [u8], BadPlace> {
+        let len = body.len as usize;
+        let at = self.place(lease.index(), body.chunk, len)?;
+        // SAFETY: no process writes the payload while `lease` lives, lost or not (2), and it is
+        // mapped (3).
+        Ok(unsafe { slice::from_raw_parts(at.as_ptr(), len) })
+    }
+
+    /// Returns the same for a lease without a borrow. Nothing, if there is no such place.
+    pub(crate) fn own(&self, lease: Lease, body: Body) -> OwnedReadable {
+        let len = body.len as usize;
+        let place = self.place(lease.index(), body.chunk, len);
+        OwnedReadable {
+            lease,
+            len: place.as_ref().map_or(0, |_| len),
+            at: place.unwrap_or(self.first_inline),
+            _mapping: Arc::clone(&self.mapping),
         }
     }
 
@@ -202,12 +225,10 @@ impl Payloads {
 
     #[inline(always)]
     fn place(&self, cell: u32, chunk: Option<u32>, len: usize) -> Result<NonNull<u8>, BadPlace> {
-        if chunk.is_none() && len <= self.geometry.inline_bytes && cell < self.geometry.cells {
-            // SAFETY: every cell is inside the mapping, as checked in `new`.
-            return Ok(unsafe {
-                self.first_inline
-                    .add(cell as usize * self.geometry.cell_bytes)
-            });
+        if chunk.is_none()
+            && let Some(place) = self.in_cell(cell, len)
+        {
+            return Ok(place);
         }
         let offset = self.offset(cell, chunk, len)?;
         let place = self.mapping.pointer(offset, len);
@@ -298,27 +319,40 @@ impl<'a> Writable<'a> {
     }
 }
 
-impl Readable<'_> {
-    #[inline]
-    pub(crate) fn lease(&self) -> &Lease {
-        &self.lease
-    }
-
-    #[inline(always)]
-    pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: no process writes the payload while `self.lease` lives, lost or not (2), and it
-        // is mapped (3).
-        unsafe { slice::from_raw_parts(self.at.as_ptr(), self.len) }
-    }
-
-    /// Hands over the bytes with the lease. The caller must forget this one.
-    pub(super) fn hand_over(&self, payloads: &Payloads) -> OwnedReadable {
-        OwnedReadable {
-            lease: self.lease.hand_over(),
-            at: self.at,
-            len: self.len,
-            _mapping: Arc::clone(&payloads.mapping),
+impl Writable<'_> {
+    /// Keeps the bytes without a borrow of `payloads`, from which they are.
+    pub(super) fn into_owned(self, payloads: &Payloads) -> OwnedWritable {
+        OwnedWritable {
+            bytes: Writable {
+                claim: self.claim,
+                chunk: self.chunk,
+                at: self.at,
+                len: self.len,
+                _payloads: PhantomData,
+            },
+            mapping: Arc::clone(&payloads.mapping),
         }
+    }
+}
+
+impl OwnedWritable {
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.bytes()
+    }
+
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes.bytes_mut()
+    }
+
+    /// Returns the bytes with a borrow of `payloads`, from which they are.
+    pub(super) fn into_borrowed(self, payloads: &Payloads) -> Writable<'_> {
+        assert!(
+            Arc::ptr_eq(&self.mapping, &payloads.mapping),
+            "bytes of another mapping"
+        );
+        self.bytes
     }
 }
 

@@ -17,7 +17,7 @@ use super::due::Due;
 use super::events;
 use super::level::Level;
 use super::memory::RingWord;
-use super::payload::{BadPlace, Readable};
+use super::payload::BadPlace;
 use super::ring::{Cursor, Lease, Settled, Settlement, Taken};
 use super::spin::Spin;
 use super::tally::{Lane, Received, Sent, Side};
@@ -28,7 +28,7 @@ use crate::settle::{Settle, nack_delay, shorten_reason};
 use crate::wait::Wait;
 
 pub(crate) use acks::Acks;
-pub(crate) use delivery::ShmDelivery;
+pub(crate) use delivery::{Reading, ShmDelivery};
 
 /// A receiver from one level of a queue in shared memory.
 #[derive(Debug)]
@@ -73,19 +73,23 @@ impl LevelReceiver {
 
     /// Returns the next message.
     ///
-    /// Inlined into the receiving program, so that the delivery is constructed in its final place
-    /// from two registers. A copy of a delivery that a callee has just written would wait until its
-    /// parts are in the cache.
+    /// Inlined into the receiving program, with errors in boxes, so that a delivery stays in
+    /// registers. A copy of a delivery that was just written would wait until its parts are in the
+    /// cache.
     #[inline(always)]
-    pub(crate) fn receive(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
+    pub(crate) fn receive(
+        &self,
+        wait: impl FnOnce() -> Wait,
+    ) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
         match self.lease_at_once() {
             Some(lease) => self.deliver(lease),
-            None => self.receive_later(wait),
+            None => self.receive_later(wait()),
         }
     }
 
     #[cold]
-    fn receive_later(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
+    #[inline(never)]
+    fn receive_later(&self, wait: Wait) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
         let lease = self.lease_later(wait)?;
         self.deliver(lease)
     }
@@ -151,16 +155,16 @@ impl LevelReceiver {
             // This also finds messages that are out of order or need a check. It waits only for the
             // first message.
             let wait = if count == 0 { wait } else { Wait::No };
-            match self.receive(wait) {
+            match self.receive(|| wait) {
                 Ok(delivery) => {
-                    bytes += delivery.payload().len();
+                    bytes += delivery.reading().payload().len();
                     into.push(delivery.into());
                 }
-                Err(error) if count == 0 => return Err(error),
+                Err(error) if count == 0 => return Err(*error),
                 Err(error) => {
                     // The next call finds all other errors, too.
-                    if matches!(&error, RecvPortError::Failed(RecvFailure::Damaged { .. })) {
-                        *self.trouble.borrow_mut() = Some(error);
+                    if matches!(&*error, RecvPortError::Failed(RecvFailure::Damaged { .. })) {
+                        *self.trouble.borrow_mut() = Some(*error);
                     }
                     break;
                 }
@@ -207,7 +211,7 @@ impl LevelReceiver {
             match self.deliver(lease) {
                 Ok(delivery) => into.push(delivery.into()),
                 // Kept for the next call: the messages that were taken come first.
-                Err(error) => *self.trouble.borrow_mut() = Some(error),
+                Err(error) => *self.trouble.borrow_mut() = Some(*error),
             }
         }
         self.lane.add(Received::Bytes, bytes as u64);
@@ -318,39 +322,41 @@ impl LevelReceiver {
     }
 
     #[inline(always)]
-    pub(super) fn deliver(&self, lease: Lease) -> Result<ShmDelivery<'_>, RecvPortError> {
+    pub(super) fn deliver(&self, lease: Lease) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
         let cell = self.level.ring.cell(lease.index());
         let body = cell.body();
         // A sender of 0 means that zeroes have replaced the message, or that the cell is damaged.
-        if body.chunk.is_some() || cell.sender().get() == 0 {
-            self.check(&lease, body)?;
+        let is_in_cell = self.level.payloads.read_in_cell(&lease, body).is_some();
+        if !is_in_cell || cell.sender().get() == 0 {
+            return self.deliver_checked(lease);
         }
-        let payloads = &self.level.payloads;
-        let payload = match payloads.readable(lease, body.chunk, body.len as usize) {
-            Ok(payload) => payload,
-            Err((lease, bad)) => self.before_headers(lease, bad)?,
-        };
-        Ok(ShmDelivery {
-            receiver: self,
-            payload,
-        })
+        Ok(ShmDelivery::new(self, lease))
     }
 
-    /// Returns the payload of a message with headers. Its place looks like one that does not exist:
-    /// see [`Body`].
+    /// Delivers a message whose payload is not simply in its cell.
+    #[inline(never)]
+    fn deliver_checked(&self, lease: Lease) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
+        let body = self.level.ring.cell(lease.index()).body();
+        self.check(&lease, body)?;
+        if let Err(bad) = self.level.payloads.read(&lease, body) {
+            self.check_before_headers(&lease, bad)?;
+        }
+        Ok(ShmDelivery::new(self, lease))
+    }
+
+    /// Checks the place of a payload with headers. It looks like one that does not exist: see
+    /// [`Body`].
     #[cold]
-    fn before_headers(&self, lease: Lease, bad: BadPlace) -> Result<Readable<'_>, RecvPortError> {
+    fn check_before_headers(&self, lease: &Lease, bad: BadPlace) -> Result<(), RecvPortError> {
         let body = self.level.ring.cell(lease.index()).body();
         let Some(body) = body.before_headers() else {
-            return Err(self.bury_damaged(&lease, bad.reason));
+            return Err(self.bury_damaged(lease, bad.reason));
         };
-        self.check_chunk(&lease, body)?;
+        self.check_chunk(lease, body)?;
         let payloads = &self.level.payloads;
-        if let Err(bad) = payloads.headers(lease.index(), body) {
-            return Err(self.bury_damaged(&lease, bad.reason));
-        }
-        let readable = payloads.readable(lease, body.chunk, body.len as usize);
-        readable.map_err(|(lease, bad)| self.bury_damaged(&lease, bad.reason))
+        let checked = (payloads.headers(lease.index(), body).map(drop))
+            .and_then(|()| payloads.read(lease, body).map(drop));
+        checked.map_err(|bad| self.bury_damaged(lease, bad.reason))
     }
 
     fn check(&self, lease: &Lease, body: Body) -> Result<(), RecvPortError> {

@@ -38,7 +38,7 @@ mod settling;
 mod walk;
 
 use std::cmp::Ordering as Compared;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroU128};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use ipc_proto::QueueSettings;
@@ -193,21 +193,23 @@ pub enum Publication {
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 #[must_use = "settle it"]
-pub struct Lease {
-    /// If it is out of order, its cell will be freed out of order, too.
-    place: Place,
-    word: u64,
-}
+pub struct Lease(
+    /// The cell's word when the message was taken, above the bits of its [`Place`]. One number,
+    /// which the compiler moves in two registers.
+    NonZeroU128,
+);
 
 /// The index of a cell, and whether the cell was claimed or taken in FIFO order.
 ///
 /// One word, never zero, so that an optional claim or lease is returned in two registers. In memory
 /// it would be written in pieces and read back whole, which stalls the processor for longer than a
-/// locked instruction takes. The word contains the index plus one.
+/// locked instruction takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Place(NonZeroU64);
 
 impl Place {
+    /// Set in each.
+    const IS_THERE: NonZeroU64 = NonZeroU64::new(1 << 63).unwrap();
     const OUT_OF_TURN: u64 = 1 << 32;
     /// For a lease that was taken with others: its offset in the run, and the number of the others.
     const OFFSET_SHIFT: u32 = 33;
@@ -215,8 +217,13 @@ impl Place {
     const SHORT_MASK: u64 = (1 << 7) - 1;
 
     #[inline(always)]
+    fn from_bits(bits: u64) -> Self {
+        Self(Self::IS_THERE | bits)
+    }
+
+    #[inline(always)]
     fn in_turn(index: u32) -> Self {
-        Self(NonZeroU64::MIN.saturating_add(index.into()))
+        Self::from_bits(index.into())
     }
 
     #[inline(always)]
@@ -243,7 +250,7 @@ impl Place {
 
     #[inline(always)]
     fn index(self) -> u32 {
-        (self.0.get() as u32).wrapping_sub(1)
+        self.0.get() as u32
     }
 
     #[inline(always)]
@@ -253,66 +260,69 @@ impl Place {
 }
 
 impl Lease {
-    /// Returns the lease that this state gives to this process, which has just written it.
     #[inline(always)]
-    pub(super) fn of_state(index: u32, state: State) -> Self {
-        Self {
-            place: Place::out_of_turn(index),
-            word: state.to_word(),
-        }
+    fn new(place: Place, word: u64) -> Self {
+        Self(NonZeroU128::from(place.0) | u128::from(word) << u64::BITS)
+    }
+
+    /// Returns the cell. If it is out of order, it will be freed out of order, too.
+    #[inline(always)]
+    fn place(&self) -> Place {
+        Place::from_bits(self.0.get() as u64)
+    }
+
+    /// Returns the word of the cell when the message was taken.
+    #[inline(always)]
+    fn word(&self) -> u64 {
+        (self.0.get() >> u64::BITS) as u64
     }
 
     /// Returns the same right once more, for a caller that forgets this one.
     pub(super) fn hand_over(&self) -> Self {
-        Self {
-            place: self.place,
-            word: self.word,
-        }
+        Self(self.0)
     }
 
     /// Returns the index of the cell.
     #[inline(always)]
     pub fn index(&self) -> u32 {
-        self.place.index()
+        self.place().index()
     }
 
     /// Returns the lease of message `offset` of those that were taken together.
     pub(super) fn other_of_run(&self, offset: u32) -> Self {
         let (own, len) = self.in_run();
-        Self {
-            place: Place::in_turn(self.index() - own + offset).of_run(offset, len),
-            word: self.word,
-        }
+        let place = Place::in_turn(self.index() - own + offset).of_run(offset, len);
+        Self::new(place, self.word())
     }
 
     /// Returns the offset of this message among those that were taken together, and their number.
     #[inline(always)]
     pub fn in_run(&self) -> (u32, u32) {
-        (self.place.offset(), self.place.run_len())
+        (self.place().offset(), self.place().run_len())
     }
 
     /// Returns the lap at which the message was taken. Each delivery advances its cell by at least
     /// one lap.
     pub fn lap_number(&self) -> u64 {
-        State::from_word(self.word).lap.number()
+        State::from_word(self.word()).lap.number()
     }
 
     /// Returns the number of the delivery: 1 for the first of a message. It does not start over
     /// when a message is requeued; [`Ring::attempts`] does.
     #[inline(always)]
     pub fn attempt(&self) -> u8 {
-        State::from_word(self.word).attempt
+        State::from_word(self.word()).attempt
     }
 
     /// Returns whether a cell's word is still the one that gave us this lease.
     #[inline(always)]
     pub(super) fn is_of(&self, word: u64) -> bool {
-        self.word == word
+        self.word() == word
     }
 
     /// Returns whether this state of the cell has this lease. A sender may have moved the cell on.
     pub(super) fn is_held_in(&self, state: State) -> bool {
-        let ours = State::from_word(self.word);
+        let ours = State::from_word(self.word());
         state.kind == CellKind::Leased && state.owner == ours.owner && state.attempt == ours.attempt
     }
 }
@@ -407,7 +417,7 @@ impl<M: Memory> Ring<M> {
             1 => 1,
             _ => self
                 .cell(lease.index())
-                .attempts(State::from_word(lease.word)),
+                .attempts(State::from_word(lease.word())),
         }
     }
 
@@ -419,7 +429,7 @@ impl<M: Memory> Ring<M> {
     /// Returns the record of how the earlier deliveries of the message ended.
     pub fn tally(&self, lease: &Lease) -> Tally {
         let cell = self.cell(lease.index());
-        cell.tally(State::from_word(lease.word))
+        cell.tally(State::from_word(lease.word()))
     }
 
     /// Returns the limits on failed deliveries.

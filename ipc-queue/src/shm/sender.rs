@@ -3,6 +3,7 @@
 mod batch;
 mod keyed;
 mod loans;
+mod owned;
 mod publishing;
 mod restoring;
 
@@ -29,7 +30,7 @@ use crate::send_options::SendOptions;
 use crate::wait::Wait;
 
 pub(crate) use loans::ShmLoan;
-pub(in crate::shm) use loans::ShmPlace;
+pub(crate) use owned::OwnedShmLoan;
 
 /// A sender into one level of a queue in shared memory.
 #[derive(Debug)]
@@ -124,6 +125,12 @@ impl LevelSender {
         }
     }
 
+    /// Creates another sender into the same level, with a sender id of its own.
+    fn another(&self) -> Self {
+        let id = SenderId::new(fastrand::u64(1..));
+        Self::new(self.shared.clone(), self.number as usize, id)
+    }
+
     /// Returns the queue's address, for errors.
     #[cold]
     pub(crate) fn address(&self) -> String {
@@ -144,14 +151,14 @@ impl LevelSender {
         &self,
         payload: &[u8],
         kind: Kind,
-        wait: Wait,
+        wait: impl FnOnce() -> Wait,
     ) -> Result<MessageId, SendPortError> {
         match self.try_lend(payload.len(), kind) {
             Ok(place) => {
                 self.spin.hit();
                 self.send_in(place, payload, kind)
             }
-            Err(lack) => self.send_later(payload, kind, wait, lack),
+            Err(lack) => self.send_later(payload, kind, wait(), lack),
         }
     }
 

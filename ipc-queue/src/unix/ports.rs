@@ -219,7 +219,7 @@ impl SendPort for UnixSender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<PortLoan<'_>, SendPortError> {
+    ) -> Result<PortLoan, SendPortError> {
         self.check_size(len)?;
         let ask = Ask::Lend {
             bytes: len as u64,

@@ -14,9 +14,8 @@ use ipc_queue::transport::{
 };
 use ipc_queue::{
     Capabilities, ControlCall, ControlError, ControlFailure, DeadLetter, DeadLetterId, DeadReason,
-    Feature, Headers, MessageId, Metadata, NoRoom, QueueError, QueueSettings, QueueStats,
-    RecvFailure, SendFailure, SendOptions, SenderId, SettleFailure, Support, Unavailable,
-    Unsupported,
+    Feature, MessageId, Metadata, NoRoom, QueueError, QueueSettings, QueueStats, RecvFailure,
+    SendFailure, SendOptions, SenderId, SettleFailure, Support, Unavailable, Unsupported,
 };
 
 use crate::entry::{Entry, State, after, now};
@@ -54,8 +53,8 @@ impl Transport for DirectoryQueue {
     fn sender(&self) -> Box<dyn SendPort> {
         Box::new(DirectorySender {
             folder: Arc::clone(&self.0),
-            presence: self.0.join(),
-            sequence: AtomicU64::new(0),
+            presence: Arc::new(self.0.join()),
+            sequence: Arc::default(),
         })
     }
 
@@ -192,22 +191,14 @@ fn letter(folder: &Folder, entry: &Entry) -> io::Result<Option<DeadLetter>> {
     let State::Dead(reason) = entry.state else {
         return Ok(None);
     };
-    Ok(Some(DeadLetter {
-        id: letter_id(entry),
-        message: entry.id,
-        kind: entry.kind,
-        sent_at: entry.sent_at,
-        attempts: entry.attempt,
-        reason,
-        nacks: entry.nacks,
-        expiries: entry.expiries,
-        crashes: entry.crashes,
-        signal: None,
-        last_worker: None,
-        error: String::new(),
-        headers: Headers::new(),
-        payload: fs::read(folder.file(entry))?,
-    }))
+    let message = (entry.kind, entry.id, entry.sent_at);
+    let payload = fs::read(folder.file(entry))?;
+    let mut letter = DeadLetter::new(letter_id(entry), message, reason, payload);
+    letter.attempts = entry.attempt;
+    letter.nacks = entry.nacks;
+    letter.expiries = entry.expiries;
+    letter.crashes = entry.crashes;
+    Ok(Some(letter))
 }
 
 // --- waiting -------------------------------------------------------------------------------------
@@ -240,17 +231,18 @@ fn poll<T>(wait: Wait, mut look: impl FnMut() -> Option<T>) -> Result<T, Option<
 
 // --- sending -------------------------------------------------------------------------------------
 
-#[derive(Debug)]
+/// Clones are the same sender: a place that it lent may outlive it.
+#[derive(Clone, Debug)]
 struct DirectorySender {
     folder: Arc<Folder>,
-    presence: Result<Presence, FolderError>,
-    sequence: AtomicU64,
+    presence: Arc<Result<Presence, FolderError>>,
+    sequence: Arc<AtomicU64>,
 }
 
 /// A place that was lent.
 #[derive(Debug)]
-struct DirectoryPlace<'s> {
-    sender: &'s DirectorySender,
+struct DirectoryPlace {
+    sender: DirectorySender,
     token: u64,
     delay: Duration,
     file: File,
@@ -262,7 +254,7 @@ impl SendPort for DirectorySender {
         len: usize,
         options: &SendOptions,
         wait: Wait,
-    ) -> Result<PortLoan<'_>, SendPortError> {
+    ) -> Result<PortLoan, SendPortError> {
         options.check(CAPABILITIES).map_err(SendFailure::from)?;
         let settings = &self.folder.metadata.settings;
         let most = settings.max_message_bytes.max(settings.inline_bytes) as usize;
@@ -280,7 +272,7 @@ impl SendPort for DirectorySender {
 
 impl DirectorySender {
     /// Lends a place. `Ok(None)`: there is none.
-    fn try_lend(&self, options: &SendOptions) -> Result<Option<DirectoryPlace<'_>>, SendFailure> {
+    fn try_lend(&self, options: &SendOptions) -> Result<Option<DirectoryPlace>, SendFailure> {
         let mut contents = self.folder.contents().map_err(not_sent)?;
         if contents.is_closed() {
             return Err(SendFailure::Closed);
@@ -297,7 +289,7 @@ impl DirectorySender {
         let entry = Entry::on_loan(options.kind, self.id()?);
         let file = File::create_new(self.folder.file(&entry)).map_err(io_not_sent)?;
         Ok(Some(DirectoryPlace {
-            sender: self,
+            sender: self.clone(),
             token: entry.token,
             delay: options.delay,
             file,
@@ -306,7 +298,7 @@ impl DirectorySender {
 
     /// Returns the sender id of its messages. A sender that could not create its file cannot send.
     fn id(&self) -> Result<u64, SendFailure> {
-        let presence = self.presence.as_ref();
+        let presence = (*self.presence).as_ref();
         let presence = presence.map_err(|why| Unavailable::transport(format!("{why:?}")))?;
         Ok(presence.id)
     }
@@ -328,7 +320,7 @@ impl DirectorySender {
     }
 }
 
-impl PublishOnce for DirectoryPlace<'_> {
+impl PublishOnce for DirectoryPlace {
     fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
         let written = (&self.file).write_all(&payload);
         let mut contents = self.sender.folder.contents().map_err(not_sent)?;
@@ -459,13 +451,14 @@ impl DirectoryReceiver {
             counts.bytes_received += payload.len() as u64;
             counts.redelivered += u64::from(entry.attempt > 0);
         })?;
-        let metadata = Metadata {
-            kind: entry.kind,
-            id: entry.id,
-            sent_at: entry.sent_at,
-            attempt: entry.attempt + 1,
-            delivery: (entry.deliveries + 1).into(),
-        };
+        let (attempt, delivery) = (entry.attempt + 1, entry.deliveries + 1);
+        let metadata = Metadata::new(
+            entry.kind,
+            entry.id,
+            entry.sent_at,
+            attempt,
+            delivery.into(),
+        );
         let held = DirectoryHeld {
             folder: Arc::clone(&self.folder),
             token,

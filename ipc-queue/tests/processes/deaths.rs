@@ -97,12 +97,17 @@ fn deaths_of_receivers_have_a_separate_limit() {
 
 #[test]
 fn sender_killed_while_holding_a_loan_leaves_the_place_free() {
-    for len in [SMALL, LARGEST] {
+    for (kind, len) in [
+        ("loan", SMALL),
+        ("loan", LARGEST),
+        ("owned-loan", SMALL),
+        ("owned-loan", LARGEST),
+    ] {
         let stage = Stage::new(&settings(3));
         let queue = stage.open();
         let mut holder = stage.puppet();
         for _ in 0..3 {
-            holder.act(&format!("loan {len}"), "lent");
+            holder.act(&format!("{kind} {len}"), "lent");
         }
         let refused = queue.sender().try_send(b"one more");
         let full = matches!(

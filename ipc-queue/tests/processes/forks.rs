@@ -22,6 +22,7 @@ fn a_forked_copy_is_refused_and_disturbs_nothing() {
 
 pub fn fork_and_use(open: impl Fn() -> ByteQueue) {
     let queue = open();
+    an_owned_loan_is_its_parents(&queue);
     let (sender, receiver) = (queue.sender(), queue.receiver());
     sender.try_send(&content(1, LARGEST)).unwrap();
     receiver.try_recv().unwrap().bury().unwrap();
@@ -78,6 +79,18 @@ pub fn fork_and_use(open: impl Fn() -> ByteQueue) {
     expect_message(&receiver, 1, 1).ack().unwrap();
     assert_eq!(stats(&queue).participants, 1);
     drop(sender);
+}
+
+fn an_owned_loan_is_its_parents(queue: &ByteQueue) {
+    let loan = queue.sender().try_loan(SMALL).unwrap().into_owned();
+    let loan = in_forked_copy(loan, |loan| {
+        let refused = loan.publish().unwrap_err();
+        assert_eq!(refused.failure, Unavailable::Forked.into());
+    });
+    let loan = in_forked_copy(loan, drop);
+    assert_eq!(stats(queue).writing, 1);
+    drop(loan);
+    assert_eq!(stats(queue).writing, 0);
 }
 
 /// Runs `child` in a forked copy of this process. Both have a copy of `value`, and neither copy

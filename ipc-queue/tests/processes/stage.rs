@@ -15,8 +15,8 @@ use std::time::Duration;
 use ipc_queue::conformance::{content, number_in};
 use ipc_queue::transport::{OpenMode, OpenRequest};
 use ipc_queue::{
-    ByteDelivery, ByteQueue, ByteReceiver, DeadLetter, Name, QueueSettings, QueueStats,
-    RecvTimeoutError, ShmQueue, TryRecvError, TrySendError,
+    ByteDelivery, ByteQueue, ByteReceiver, DeadLetter, Loan, Name, QueueSettings, QueueStats,
+    RecvTimeoutError, SettleError, ShmQueue, TryRecvError, TrySendError,
 };
 use ipc_shm::Namespace;
 use nix::sys::prctl::set_pdeathsig;
@@ -324,6 +324,7 @@ pub fn listen() -> String {
 pub fn puppet(queue: &ByteQueue) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     let mut loans = VecDeque::new();
+    let mut owned_loans = Vec::new();
     let mut held: VecDeque<ByteDelivery<'_>> = VecDeque::new();
     let blocking = || say(&format!("blocking {}", gettid()));
     say("ready");
@@ -344,19 +345,19 @@ pub fn puppet(queue: &ByteQueue) {
                 say("lent");
                 continue;
             }
+            "owned-loan" => {
+                owned_loans.push(queue.sender().loan(size(1)).unwrap().into_owned());
+                say("lent");
+                continue;
+            }
             "publish" => {
-                let mut loan = loans.pop_front().unwrap();
-                let message = content(number(1), loan.len());
-                loan.copy_from_slice(&message);
-                loan.publish().unwrap();
-                say("sent");
+                publish(loans.pop_front().unwrap(), number(1));
                 continue;
             }
             "receive" => {
                 blocking();
-                let delivery = receiver.recv().unwrap();
-                say_what_came(&delivery);
-                held.push_back(delivery);
+                held.push_back(receiver.recv().unwrap());
+                say_what_came(held.back().unwrap());
                 continue;
             }
             "drain" => {
@@ -375,11 +376,16 @@ pub fn puppet(queue: &ByteQueue) {
             "" => return,
             other => panic!("there is no command {other:?}"),
         };
-        match settled {
-            Ok(()) => say("done"),
-            Err(error) => say(&format!("{:?}", error.failure)),
-        }
+        let failure = |error: SettleError| format!("{:?}", error.failure);
+        say(&settled.map_or_else(failure, |()| "done".to_owned()));
     }
+}
+
+fn publish(mut loan: Loan<'_>, number: u64) {
+    let message = content(number, loan.len());
+    loan.copy_from_slice(&message);
+    loan.publish().unwrap();
+    say("sent");
 }
 
 fn say_what_came(delivery: &ByteDelivery<'_>) {

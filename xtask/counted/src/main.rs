@@ -12,6 +12,7 @@ use ipc_queue::transport::Wait;
 use ipc_queue::{
     ByteQueue, ByteReceiver, ByteSender, Encoding, Queue, QueueOptions, Receiver, Sender,
 };
+use serde::{Deserialize, Serialize};
 
 /// Messages in a round: they all fit the queue.
 const ROUND: usize = 512;
@@ -75,7 +76,8 @@ fn operation(name: &str) -> Result<Box<dyn Operation>> {
             let queue = bytes(options.max_message_bytes(4096), 2 * SMALL)?;
             Box::new(Batched::by(Ack::Whole, queue))
         }
-        "typed" => Box::new(Typed::open(&options)?),
+        "typed" => Box::new(Typed::open(&options, Encoding::default())?),
+        "postcard" => Box::new(Typed::open(&options, Encoding::Postcard)?),
         _ => bail!("no operation {name}"),
     })
 }
@@ -181,16 +183,26 @@ impl Operation for Batched {
     }
 }
 
+/// The value of a typed message: five fields, together as large as a small message.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Job {
+    id: u64,
+    offset: u64,
+    len: u64,
+    due: u64,
+    parts: [u64; 4],
+}
+
 /// Encodes and decodes.
 struct Typed {
-    sender: Sender<[u64; 8]>,
-    receiver: Receiver<[u64; 8]>,
+    sender: Sender<Job>,
+    receiver: Receiver<Job>,
 }
 
 impl Typed {
-    fn open(options: &QueueOptions) -> Result<Self> {
+    fn open(options: &QueueOptions, encoding: Encoding) -> Result<Self> {
         let options = options.clone().inline_bytes(256);
-        let queue: Queue<[u64; 8]> = options.encoding(Encoding::Postcard).open(ADDRESS)?;
+        let queue: Queue<Job> = options.encoding(encoding).open(ADDRESS)?;
         Ok(Self {
             sender: queue.sender(),
             receiver: queue.receiver(),
@@ -200,16 +212,22 @@ impl Typed {
 
 impl Operation for Typed {
     fn send(&self) -> Result<()> {
-        for _ in 0..ROUND {
-            self.sender.send([u64::MAX; 8])?;
+        for number in 0..ROUND as u64 {
+            self.sender.send(Job {
+                id: number,
+                offset: number << 16,
+                len: 1 << 16,
+                due: u64::MAX - number,
+                parts: [number; 4],
+            })?;
         }
         Ok(())
     }
 
     fn receive(&self) -> Result<()> {
-        for _ in 0..ROUND {
+        for number in 0..ROUND as u64 {
             let delivery = self.receiver.recv()?;
-            ensure!(delivery.data()[0] == u64::MAX, "what was sent");
+            ensure!(delivery.data().id == number, "what was sent");
             delivery.ack()?;
         }
         Ok(())

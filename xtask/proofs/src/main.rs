@@ -2,7 +2,6 @@
 //! `cargo xtask`.
 #![forbid(unsafe_code)]
 
-mod capacity;
 mod scenarios;
 mod sweep;
 mod torture;
@@ -39,15 +38,6 @@ enum Command {
     /// A worker or sender of a scenario with typed queues
     #[command(hide = true)]
     ScenarioJobProcess(scenarios::job_process::Options),
-    /// Measure one host, over each transport, and one and three NATS servers: the figures of
-    /// docs/scaling.md
-    Capacity(capacity::Options),
-    /// The process that measures
-    #[command(hide = true)]
-    CapacityMeasure(capacity::Options),
-    /// A measured process that sends or receives
-    #[command(hide = true)]
-    CapacityHand(capacity::hand::Task),
     /// Kill each operation at every instruction that changes anything, and let a survivor check the
     /// result
     Sweep(sweep::Options),
@@ -72,9 +62,6 @@ fn main() -> ExitCode {
         Command::ScenarioPoolWorker(worker) => Ok(scenarios::pool_worker::work(&worker)),
         Command::ScenarioPoolSupervisor(options) => scenarios::pool_worker::supervise(&options),
         Command::ScenarioJobProcess(options) => scenarios::job_process::run(&options),
-        Command::Capacity(options) => capacity::run(&options),
-        Command::CapacityMeasure(options) => capacity::measure(&options),
-        Command::CapacityHand(task) => capacity::hand::work(&task),
         Command::Sweep(options) => sweep::run(&options),
         Command::SweepActor(options) => sweep::perform::run(&options),
         Command::SweepPeer(options) => sweep::peer::run(&options),

@@ -7,7 +7,9 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{ImplItemFn, ItemFn, Signature, TraitItemFn};
 
-use crate::{parsed, root, rust_files};
+use xtask::cargo::root;
+
+use crate::{parsed, rust_files};
 
 const MOST_LINES_OF_A_FILE: usize = 600;
 const MOST_LINES_OF_A_FUNCTION: usize = 60;

@@ -1,6 +1,7 @@
 //! The structure of the source: no import circles, no long files, no long functions.
 
 mod circles;
+mod exhaustive;
 mod lengths;
 mod modules;
 
@@ -9,11 +10,7 @@ use std::path::{Path, PathBuf};
 
 use quote::ToTokens;
 use syn::Attribute;
-
-/// The workspace's folder.
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
+use xtask::cargo::root;
 
 fn parsed(file: &Path) -> syn::File {
     let text = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));

@@ -17,6 +17,20 @@ use crate::signals::signal;
 
 // --- Messages ---
 
+/// Returns a folder with a queue `jobs` in which one message has failed.
+fn with_a_dead_letter() -> Folder {
+    let folder = Folder::new();
+    let create = ["create", "jobs", "--attempt-limit", "1"];
+    for args in [
+        &create[..],
+        &["send", "jobs", "one"],
+        &["recv", "jobs", "--nack"],
+    ] {
+        folder.run(args).expect(0);
+    }
+    folder
+}
+
 #[test]
 fn messages_to_delete_are_named_or_all_are_meant() {
     let folder = Folder::new();
@@ -41,12 +55,7 @@ fn messages_to_delete_are_named_or_all_are_meant() {
 
 #[test]
 fn a_message_that_is_not_found_is_looked_up_where_the_error_says() {
-    let folder = Folder::new();
-    folder
-        .run(&["create", "jobs", "--attempt-limit", "1"])
-        .expect(0);
-    folder.run(&["send", "jobs", "one"]).expect(0);
-    folder.run(&["recv", "jobs", "--nack"]).expect(0);
+    let folder = with_a_dead_letter();
     folder.run(&["send", "jobs", "two"]).expect(0);
     let refused = folder.run(&["delete", "jobs", "--id", "17-0"]).expect(3);
     advises(
@@ -92,12 +101,7 @@ fn a_message_that_nobody_holds_is_looked_up_in_stat() {
 
 #[test]
 fn a_dead_letter_is_named_as_listed() {
-    let folder = Folder::new();
-    folder
-        .run(&["create", "jobs", "--attempt-limit", "1"])
-        .expect(0);
-    folder.run(&["send", "jobs", "one"]).expect(0);
-    folder.run(&["recv", "jobs", "--nack"]).expect(0);
+    let folder = with_a_dead_letter();
     let refused = folder.run(&["dlq", "show", "jobs", "first"]).expect(2);
     advises(&refused, "take one from ipc dlq ls, such as ");
     let listed = folder

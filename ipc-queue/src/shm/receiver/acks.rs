@@ -43,10 +43,10 @@ impl OpenRun {
 }
 
 impl<'a> Acks<'a> {
-    /// Adds delivery number `index` of the batch. The caller forgets it.
+    /// Adds delivery number `index` of the batch.
     #[inline(always)]
-    pub(crate) fn add(&mut self, index: usize, delivery: &ShmDelivery<'a>) {
-        let (by, lease) = (delivery.receiver, delivery.payload.lease());
+    pub(crate) fn add(&mut self, index: usize, delivery: ShmDelivery<'a>) {
+        let (by, lease) = delivery.into_parts();
         if !self.by.is_some_and(|before| ptr::eq(before, by)) {
             self.end_of_run();
             self.tell();
@@ -54,14 +54,14 @@ impl<'a> Acks<'a> {
         }
         let (offset, len) = lease.in_run();
         match &mut self.run {
-            Some(run) if run.goes_on_with(lease, index) => run.count += 1,
+            Some(run) if run.goes_on_with(&lease, index) => run.count += 1,
             _ => {
                 self.end_of_run();
                 if len == 1 || offset > 0 {
-                    return self.ack(by, lease, index);
+                    return self.ack(by, &lease, index);
                 }
                 self.run = Some(OpenRun {
-                    first: lease.hand_over(),
+                    first: lease,
                     index,
                     count: 1,
                 });

@@ -256,10 +256,7 @@ impl<M: Memory> Ring<M> {
         // If this is a run, the next cell begins the rest.
         let ready = State::from_word(word).of_len(1);
         let lease = Self::take_word(self.cell(index), me, index, word, ready)?;
-        Some(Lease {
-            place: Place::out_of_turn(index),
-            ..lease
-        })
+        Some(Lease::new(Place::out_of_turn(index), lease.word()))
     }
 
     #[inline(always)]
@@ -273,10 +270,8 @@ impl<M: Memory> Ring<M> {
         let taken = ready.taken_by(me);
         // Acquire: makes the published header and payload visible here.
         let swapped = cell.state().swap_if(word, taken.to_word(), SeqCst);
-        swapped.ok().map(|()| Lease {
-            place: Place::in_turn(index),
-            ..Lease::of_state(index, taken)
-        })
+        let taken = taken.to_word();
+        (swapped.ok()).map(|()| Lease::new(Place::in_turn(index), taken))
     }
 }
 

@@ -79,9 +79,9 @@ impl Taken {
     /// Returns the leases, in the order of the messages.
     #[inline(always)]
     pub fn into_leases(self) -> impl Iterator<Item = Lease> {
-        (0..self.len).map(move |number| Lease {
-            place: Place::in_turn(self.first + number).of_run(number, self.len),
-            word: self.word,
+        (0..self.len).map(move |number| {
+            let place = Place::in_turn(self.first + number).of_run(number, self.len);
+            Lease::new(place, self.word)
         })
     }
 }
@@ -349,8 +349,8 @@ impl<M: Memory> Ring<M> {
     /// Acks all messages of a run, given the lease of its first one.
     #[inline(always)]
     pub fn ack_run(&self, first: &Lease) -> Settled {
-        let taken_at = State::from_word(first.word).lap;
-        let len = first.place.run_len();
+        let taken_at = State::from_word(first.word()).lap;
+        let len = first.place().run_len();
         let head = self.cell(first.index()).state();
         let mut word = head.load(SeqCst);
         loop {
@@ -383,14 +383,14 @@ impl<M: Memory> Ring<M> {
     /// thread that has all of them.
     #[inline(always)]
     pub fn make_single(&self, lease: &Lease) {
-        if lease.place.run_len() > 1 {
+        if lease.place().run_len() > 1 {
             self.part_lease(lease);
         }
     }
 
     #[cold]
     fn part_lease(&self, lease: &Lease) {
-        let (offset, len) = (lease.place.offset(), lease.place.run_len());
+        let (offset, len) = (lease.place().offset(), lease.place().run_len());
         // Done before, or no longer ours: its own word tells.
         let _ = self.part(lease.index() - offset, |state| {
             lease.is_held_in(state) && state.len() == len

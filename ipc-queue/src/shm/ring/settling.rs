@@ -16,10 +16,10 @@ impl<M: Memory> Ring<M> {
     #[inline(always)]
     pub fn ack(&self, lease: &Lease) -> Settled {
         let cell = self.cell(lease.index()).state();
-        if !lease.place.is_out_of_turn()
-            && let Some(freed) = State::freed_from(lease.word)
+        if !lease.place().is_out_of_turn()
+            && let Some(freed) = State::freed_from(lease.word())
             // Fails for a message that is still in the run that it was taken with.
-            && cell.swap_if(lease.word, freed, SeqCst).is_ok()
+            && cell.swap_if(lease.word(), freed, SeqCst).is_ok()
         {
             return Settled::Freed;
         }
@@ -31,7 +31,7 @@ impl<M: Memory> Ring<M> {
     pub fn settle(&self, lease: &Lease, how: Settlement) -> Settled {
         self.make_single(lease);
         let cell = self.cell(lease.index());
-        let mut word = lease.word;
+        let mut word = lease.word();
         let Some(me) = State::from_word(word).owner else {
             return Settled::LeaseLost;
         };
@@ -56,8 +56,8 @@ impl<M: Memory> Ring<M> {
             }
             match cell.state().swap_if(word, next.to_word(), SeqCst) {
                 Ok(()) => {
-                    let moved_on = state.lap != State::from_word(lease.word).lap;
-                    self.raise_hint(settled, lease.place.is_out_of_turn() || moved_on);
+                    let moved_on = state.lap != State::from_word(lease.word()).lap;
+                    self.raise_hint(settled, lease.place().is_out_of_turn() || moved_on);
                     return settled;
                 }
                 // Failed: a sender moved it on, a zombie let go, or the lease was lost. The next
@@ -71,7 +71,7 @@ impl<M: Memory> Ring<M> {
     pub fn settle_later(&self, lease: &Lease, until: Due) -> Settled {
         self.make_single(lease);
         let cell = self.cell(lease.index());
-        if self.is_exhausted(State::from_word(lease.word), cell, Cause::Nack) {
+        if self.is_exhausted(State::from_word(lease.word()), cell, Cause::Nack) {
             return self.settle(lease, Settlement::Nack);
         }
         self.give_back_until(lease, until)
@@ -85,7 +85,7 @@ impl<M: Memory> Ring<M> {
     pub fn snooze(&self, lease: &Lease, until: Due, at_once: bool) -> Settled {
         self.make_single(lease);
         let cell = self.cell(lease.index());
-        let holder = self.holder(State::from_word(lease.word));
+        let holder = self.holder(State::from_word(lease.word()));
         // Recorded before the time, because a watcher that finds the time must know that this is
         // not a nack.
         loop {
@@ -157,7 +157,7 @@ impl<M: Memory> Ring<M> {
             let word = cell.state().load(SeqCst);
             let state = State::from_word(word);
             if !lease.is_held_in(state) {
-                if let Some(me) = State::from_word(lease.word).owner {
+                if let Some(me) = State::from_word(lease.word()).owner {
                     self.let_go(lease.index(), me);
                 }
                 return Settled::LeaseLost;

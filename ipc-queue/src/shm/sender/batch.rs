@@ -24,7 +24,7 @@ impl LevelSender {
                 // A large payload is sent alone: several claimed chunks would leave the cache
                 // before they are read. So is the first one that finds no room, because only `send`
                 // waits.
-                Ok(0) => match self.send(payload, kind, wait) {
+                Ok(0) => match self.send(payload, kind, || wait) {
                     Ok(_) => sent += 1,
                     Err(error) => return Err(BatchPortError { sent, error }),
                 },
@@ -195,9 +195,9 @@ mod tests {
             let index = (0..ring.cells()).find(is_written).unwrap();
             step_over(sender, index);
             loan.publish().unwrap();
-            let delivery = receiver.receive(Wait::No).unwrap();
-            assert_eq!(delivery.payload(), vec![7; len]);
-            assert_eq!(delivery.headers(), options.headers);
+            let delivery = receiver.receive(|| Wait::No).unwrap();
+            assert_eq!(delivery.reading().payload(), vec![7; len]);
+            assert_eq!(delivery.reading().headers(), options.headers);
             ByteDelivery::from(delivery).ack().unwrap();
         }
         assert!(ShmQueue::remove(&namespace, &name).unwrap());
@@ -227,7 +227,10 @@ mod tests {
             sender
                 .publish_described(place_then, Kind::Data, stamp)
                 .unwrap();
-            let damaged = receiver.receive(Wait::No).map(drop);
+            let damaged = receiver
+                .receive(|| Wait::No)
+                .map(drop)
+                .map_err(|error| *error);
             assert!(
                 matches!(
                     damaged,
@@ -266,12 +269,12 @@ mod tests {
         let (handle, receiver) = (queue.shm_sender(), queue.shm_receiver());
         let sender = handle.at(0);
         // The first cell is several laps ahead of the others.
-        handle.send(b"again", Kind::Data, Wait::No).unwrap();
+        handle.send(b"again", Kind::Data, || Wait::No).unwrap();
         for _ in 0..2 {
-            let delivery = ByteDelivery::from(receiver.receive(Wait::No).unwrap());
+            let delivery = ByteDelivery::from(receiver.receive(|| Wait::No).unwrap());
             delivery.nack_after(Duration::ZERO).unwrap();
         }
-        let delivery = ByteDelivery::from(receiver.receive(Wait::No).unwrap());
+        let delivery = ByteDelivery::from(receiver.receive(|| Wait::No).unwrap());
         delivery.ack().unwrap();
 
         let lend = || sender.loan(1, Kind::Data, Wait::No).unwrap();
@@ -283,7 +286,7 @@ mod tests {
         step_over(sender, 1);
         early.publish().unwrap();
         for expected in [1, 2] {
-            let delivery = ByteDelivery::from(receiver.receive(Wait::No).unwrap());
+            let delivery = ByteDelivery::from(receiver.receive(|| Wait::No).unwrap());
             assert_eq!(delivery.payload(), [expected]);
             delivery.ack().unwrap();
         }
@@ -348,7 +351,10 @@ mod tests {
         let into = Position::new(Lap::default(), 1).to_word();
         ring.memory().ring_word(RingWord::Head).store(into, SeqCst);
         let receiver = queue.shm_receiver();
-        let received = receiver.receive(Wait::No).map(drop);
+        let received = receiver
+            .receive(|| Wait::No)
+            .map(drop)
+            .map_err(|error| *error);
         assert!(
             matches!(received, Err(RecvPortError::Empty)),
             "{received:?}"
@@ -375,12 +381,12 @@ mod tests {
         for round in 0..20_u8 {
             let first = [round, 0];
             let rest: Vec<[u8; 2]> = (1..8).map(|number| [round, number]).collect();
-            handle.send(&first, Kind::Data, Wait::No).unwrap();
+            handle.send(&first, Kind::Data, || Wait::No).unwrap();
             let rest: Vec<&[u8]> = rest.iter().map(|payload| &payload[..]).collect();
             let (some, others) = rest.split_at(usize::from(round) % 7);
             handle.send_batch(some, Kind::Data, Wait::No).unwrap();
             handle.send_batch(others, Kind::Data, Wait::No).unwrap();
-            let full = handle.send(b"more", Kind::Data, Wait::No);
+            let full = handle.send(b"more", Kind::Data, || Wait::No);
             assert!(
                 matches!(full, Err(SendPortError::NoRoom { .. })),
                 "{full:?}"
@@ -415,12 +421,12 @@ mod tests {
         assert_eq!(sent, Ok(3));
         let more = u8::from(capacity > 3);
         if more > 0 {
-            sender.send(&[3], Kind::Data, Wait::No).unwrap();
+            sender.send(&[3], Kind::Data, || Wait::No).unwrap();
         }
         let receiver = queue.shm_receiver();
         for number in 0..3 + more {
-            let delivery = receiver.receive(Wait::No).unwrap();
-            assert_eq!(delivery.payload(), [number]);
+            let delivery = receiver.receive(|| Wait::No).unwrap();
+            assert_eq!(delivery.reading().payload(), [number]);
             ByteDelivery::from(delivery).ack().unwrap();
         }
     }

@@ -1,6 +1,5 @@
 //! Lending places: a payload is written where it will be read.
 
-use std::cell::RefCell;
 use std::mem;
 
 use ipc_proto::{Kind, MessageId};
@@ -8,7 +7,6 @@ use ipc_shm::clock;
 
 use super::{Lack, LevelSender, Terms};
 use crate::error::{SendFailure, SendPortError, Unavailable};
-use crate::port::PublishOnce;
 use crate::send_options::{OverflowPolicy, SendOptions};
 use crate::shm::payload::Writable;
 use crate::shm::waiting::Gone;
@@ -17,12 +15,12 @@ use crate::wait::Wait;
 /// A message being written in shared memory.
 #[derive(Debug)]
 pub(crate) struct ShmLoan<'a> {
-    sender: &'a LevelSender,
-    kind: Kind,
+    pub(super) sender: &'a LevelSender,
+    pub(super) kind: Kind,
     /// The other terms of the message. Boxed, because they are rare and a loan should stay small.
-    terms: Option<Box<Terms>>,
+    pub(super) terms: Option<Box<Terms>>,
     /// `None` once the message is published or dropped.
-    payload: Option<Writable<'a>>,
+    pub(super) payload: Option<Writable<'a>>,
 }
 
 impl LevelSender {
@@ -145,39 +143,6 @@ impl<'a> ShmLoan<'a> {
         mem::forget(self);
         sender.sent(1, len);
         Ok(id)
-    }
-}
-
-/// A loan through a port: the payload is written elsewhere and copied.
-#[derive(Debug)]
-pub(in crate::shm) struct ShmPlace<'a> {
-    sender: &'a LevelSender,
-    /// `None` once the message is published or abandoned.
-    loan: RefCell<Option<ShmLoan<'a>>>,
-}
-
-impl<'a> ShmPlace<'a> {
-    pub(in crate::shm) fn new(loan: ShmLoan<'a>) -> Self {
-        Self {
-            sender: loan.sender,
-            loan: RefCell::new(Some(loan)),
-        }
-    }
-}
-
-impl PublishOnce for ShmPlace<'_> {
-    fn publish(&self, payload: Vec<u8>) -> Result<MessageId, SendFailure> {
-        let mut loan = self.loan.take().expect("a loan is published once");
-        loan.bytes_mut().copy_from_slice(&payload);
-        loan.publish()
-    }
-
-    fn abandon(&self) {
-        drop(self.loan.take());
-    }
-
-    fn queue(&self) -> String {
-        self.sender.address()
     }
 }
 

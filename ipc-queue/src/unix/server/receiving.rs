@@ -188,7 +188,8 @@ impl<'p> Receiving<'p, '_, '_> {
         // Tries twice: another connection may return a message after the first try and before the
         // query of the leases. The second try finds it.
         for _ in 0..2 {
-            let received = self.port.port_recv(Wait::No);
+            let received = self.port.port_recv(|| Wait::No);
+            let received = received.map_err(|error| *error);
             if received.as_ref().err() != Some(&RecvFailure::Closed.into()) {
                 return received;
             }
@@ -252,7 +253,7 @@ impl<'p> Receiving<'p, '_, '_> {
             let mut bytes = first.payload().len();
             let mut batch = vec![first];
             while next.is_none() && left > 0 {
-                let Ok(delivery) = self.port.port_recv(Wait::No) else {
+                let Ok(delivery) = self.port.port_recv(|| Wait::No) else {
                     left = 0;
                     break;
                 };

@@ -229,7 +229,7 @@ impl Sending<'_, '_, '_> {
 
     fn send(&self, options: &SendOptions, payload: &Payload) -> Result<MessageId, SendPortError> {
         if let (None, Payload::Inline(bytes)) = (options.first_feature(), payload) {
-            return self.port.port_send_as(options.kind, bytes, Wait::No);
+            return self.port.port_send_as(options.kind, bytes, || Wait::No);
         }
         let options = options.clone().wait(Wait::No);
         let mut loan = self.port.port_loan_with(payload.len(), &options)?;

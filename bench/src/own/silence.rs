@@ -1,11 +1,11 @@
 //! The silence of a cluster after a kill of the server that leads the stream of the queue's
 //! records.
 //!
-//! One process sends a message, receives it and acks it, again and again. The silence is the
-//! longest time between two acks around the kill.
+//! One thread sends a message, receives it and acks it, again and again. The silence is the longest
+//! time between two acks around the kill.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,53 +13,52 @@ use anyhow::{Context, Result, ensure};
 use ipc_nats::testing::TestCluster;
 use ipc_queue::{ByteQueue, QueueOptions};
 
-use super::figures::Figures;
-use super::place::CLUSTER;
+use super::{PASSES, Sample, summaries};
+use crate::schedule::Summary;
+use crate::work::Unit;
 
+/// The name of the work.
+pub const SILENCE: &str = "silence after the leader was killed";
+/// The name of the subject.
+pub const CLUSTER: &str = "nats, three servers";
 /// The number of acks that show that a cluster works.
 const ENOUGH: u64 = 100;
 const PATIENCE: Duration = Duration::from_secs(60);
 const QUEUE: &str = "silence";
 
-/// The progress of the working process.
+/// The progress of the working thread.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct Progress {
     acks: u64,
     last: Instant,
     longest: Duration,
 }
 
-pub fn measure(kills: u32, figures: &mut Figures) -> Result<()> {
+/// Measures in this process.
+pub fn measure() -> Result<Vec<Summary>> {
+    ipc_nats::register();
     let mut cluster = TestCluster::start();
-    let address = cluster.address(QUEUE);
-    let queue = QueueOptions::new().open_bytes(&address)?;
-    let seen = Mutex::new(Seen::new());
+    let queue = QueueOptions::new().open_bytes(cluster.address(QUEUE))?;
+    let progress = Mutex::new(Progress::new());
     let stop = AtomicBool::new(false);
     let silences = thread::scope(|scope| {
-        let worker = scope.spawn(|| work(&queue, &seen, &stop));
-        let silences = (0..kills).map(|_| kill_leader(&mut cluster, &seen));
+        let worker = scope.spawn(|| work(&queue, &progress, &stop));
+        let silences = (0..PASSES).map(|_| kill_leader(&mut cluster, &progress));
         let silences = silences.collect::<Result<Vec<_>>>();
         stop.store(true, Ordering::Relaxed);
-        ensure!(
-            worker.join().is_ok(),
-            "the one who sends and receives panicked"
-        );
+        ensure!(worker.join().is_ok(), "the working thread panicked");
         silences
     })?;
-    for silence in silences {
-        figures.add_at(
-            CLUSTER,
-            "longest time without an ack when the stream's leader is killed",
-            "s",
-            silence.as_secs_f64(),
-        );
-    }
-    drop(queue);
-    ipc_queue::remove(&address)?;
-    Ok(())
+    let nanoseconds = silences.iter().map(|silence| silence.as_nanos() as f64);
+    Ok(summaries(vec![Sample {
+        work: SILENCE.to_owned(),
+        subject: CLUSTER.to_owned(),
+        unit: Unit::Nanoseconds,
+        values: nanoseconds.collect(),
+    }]))
 }
 
-fn work(queue: &ByteQueue, seen: &Mutex<Seen>, stop: &AtomicBool) {
+fn work(queue: &ByteQueue, progress: &Mutex<Progress>, stop: &AtomicBool) {
     let (sender, receiver) = (queue.sender(), queue.receiver());
     while !stop.load(Ordering::Relaxed) {
         // A failed send or ack is repeated, or the message is redelivered.
@@ -68,16 +67,16 @@ fn work(queue: &ByteQueue, seen: &Mutex<Seen>, stop: &AtomicBool) {
         }
         let delivery = receiver.recv_timeout(PATIENCE);
         if delivery.is_ok_and(|delivery| delivery.ack().is_ok()) {
-            Seen::lock(seen).note();
+            Progress::lock(progress).note();
         }
     }
 }
 
 /// Kills the leader, waits until work continues, and restarts the server.
-fn kill_leader(cluster: &mut TestCluster, seen: &Mutex<Seen>) -> Result<Duration> {
-    let acks = Seen::lock(seen).acks;
+fn kill_leader(cluster: &mut TestCluster, progress: &Mutex<Progress>) -> Result<Duration> {
+    let acks = Progress::lock(progress).acks;
     wait_until("messages are acked", || {
-        Seen::lock(seen).acks >= acks + ENOUGH
+        Progress::lock(progress).acks >= acks + ENOUGH
     })?;
     let mut leader = None;
     wait_until("there is a leader with two followers", || {
@@ -85,15 +84,15 @@ fn kill_leader(cluster: &mut TestCluster, seen: &Mutex<Seen>) -> Result<Duration
         leader.is_some() && cluster.is_whole(QUEUE)
     })?;
     let leader = leader.context("there is one")?;
-    *Seen::lock(seen) = Seen::new();
+    *Progress::lock(progress) = Progress::new();
     cluster.servers[leader].kill();
-    wait_until("all goes on", || Seen::lock(seen).acks >= ENOUGH)?;
-    let silence = Seen::lock(seen).longest;
+    wait_until("work continues", || Progress::lock(progress).acks >= ENOUGH)?;
+    let silence = Progress::lock(progress).longest;
     cluster.servers[leader].restart();
     Ok(silence)
 }
 
-impl Seen {
+impl Progress {
     fn new() -> Self {
         Self {
             acks: 0,
@@ -102,8 +101,8 @@ impl Seen {
         }
     }
 
-    fn lock(seen: &Mutex<Self>) -> std::sync::MutexGuard<'_, Self> {
-        seen.lock().expect("nobody panics with it")
+    fn lock(progress: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        progress.lock().expect("no thread panics with it")
     }
 
     fn note(&mut self) {
