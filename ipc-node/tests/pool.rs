@@ -163,9 +163,9 @@ fn workers_on_demand_are_started_when_more_jobs_are_unanswered() {
     assert_eq!(pool.workers().len(), 1);
     let hung = ["a", "b"].map(|name| {
         let file = folder.path().join(name);
-        let hung: Ticket<()> = pool.submit("hang", &file.to_str().unwrap()).unwrap();
+        let hung = pool.submit::<_, ()>("hang", &file.to_str().unwrap());
         until("it began", || file.exists());
-        hung
+        hung.unwrap()
     });
     assert_eq!(wait(pool.submit("square", &3_u64).unwrap()), Ok(9_u64));
     assert_eq!(pool.workers().len(), 3);
