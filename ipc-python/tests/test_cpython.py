@@ -29,7 +29,7 @@ EXECUTOR = {
     ),
 }
 NOT_PICKLED = {
-    test: "its calls can't be pickled, so they fail at once, and no worker is started for them"
+    test: "its calls can't be pickled and fail at once, so no worker starts"
     for test in (
         "ProcessPoolShutdownTest.test_processes_terminate",
         "ProcessPoolExecutorTest.test_saturation",
