@@ -200,6 +200,26 @@ fn a_number_of_another_type_keeps_its_value_or_is_refused() {
 }
 
 #[test]
+fn workers_on_demand_are_started_when_more_jobs_are_unanswered() {
+    let folder = tempfile::tempdir().unwrap();
+    let pool = pool(3).start_on_demand().start().unwrap();
+    for n in 0..5_u64 {
+        assert_eq!(wait(pool.submit("square", &n).unwrap()), Ok(n * n));
+    }
+    assert_eq!(pool.workers().len(), 1);
+    let hung = ["a", "b"].map(|name| {
+        let file = folder.path().join(name);
+        let hung = pool.submit::<_, ()>("hang", &file.to_str().unwrap());
+        until("it began", || file.exists());
+        hung.unwrap()
+    });
+    assert_eq!(wait(pool.submit("square", &3_u64).unwrap()), Ok(9_u64));
+    assert_eq!(pool.workers().len(), 3);
+    assert_eq!(pool.status().unwrap().restarts, 0);
+    drop(hung);
+}
+
+#[test]
 fn a_map_takes_endless_inputs_as_it_returns_answers() {
     let pool = pool(2).start().unwrap();
     let taken = Cell::new(0);

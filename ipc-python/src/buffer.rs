@@ -9,6 +9,7 @@ use pyo3::ffi::Py_buffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::arguments::{NameText, Seconds, count};
 use crate::errors;
 use crate::payload::Payload;
 use crate::view::{self, Access};
@@ -33,23 +34,24 @@ impl RawBuffer {
 impl RawBuffer {
     /// Connects to a buffer, or makes one if `size` is given.
     #[new]
-    #[pyo3(signature = (namespace, name, size = None, timeout = 5.0))]
+    #[pyo3(signature = (namespace, name, size = None, timeout = Seconds(5.0)))]
     fn new(
         py: Python<'_>,
-        namespace: &str,
-        name: &str,
-        size: Option<usize>,
-        timeout: f64,
+        namespace: NameText,
+        name: NameText,
+        size: Option<Bound<'_, PyAny>>,
+        timeout: Seconds,
     ) -> PyResult<Self> {
         resume_watcher();
-        let timeout: Duration = seconds(timeout)?;
-        let namespace = Namespace::new(namespace)
+        let size = size.map(|size| count("size", &size)).transpose()?;
+        let timeout: Duration = seconds("timeout", timeout)?;
+        let namespace = Namespace::new(&namespace.0)
             .map_err(|error| errors::new(py, "BadAddress", &error, &[]))?;
         let opened = py.detach(|| match size {
             Some(size) => {
-                SharedBuffer::open_or_create(&namespace, name, size).map(|(buffer, _)| buffer)
+                SharedBuffer::open_or_create(&namespace, &name.0, size).map(|(buffer, _)| buffer)
             }
-            None => SharedBuffer::connect(&namespace, name),
+            None => SharedBuffer::connect(&namespace, &name.0),
         });
         let mut buffer = opened.map_err(|error| errors::of_buffer(py, &error))?;
         buffer.set_timeout(timeout);
@@ -61,13 +63,19 @@ impl RawBuffer {
         self.buffer.len()
     }
 
-    /// Returns a copy of `size` bytes at `offset`.
+    /// Returns a copy of `size` bytes at `offset`; without `size`, of all bytes from there.
+    #[pyo3(signature = (offset, size = None))]
     fn read<'py>(
         &self,
         py: Python<'py>,
-        offset: usize,
-        size: usize,
+        offset: &Bound<'_, PyAny>,
+        size: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Bound<'py, PyBytes>> {
+        let offset = place("offset", offset)?;
+        let size = match size {
+            Some(size) => place("size", size)?,
+            None => self.buffer.len().saturating_sub(offset),
+        };
         let read = py.detach(|| {
             let _turn = self.turn();
             self.buffer.read_to_vec(offset, size)
@@ -77,7 +85,13 @@ impl RawBuffer {
     }
 
     /// Copies bytes to `offset`. No reader sees only a part of them.
-    fn write(&self, py: Python<'_>, offset: usize, bytes: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn write(
+        &self,
+        py: Python<'_>,
+        offset: &Bound<'_, PyAny>,
+        bytes: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let offset = place("offset", offset)?;
         let payload = Payload::of(bytes)?;
         let bytes = payload.bytes();
         let written = py.detach(|| {
@@ -124,11 +138,21 @@ impl RawBuffer {
 
 /// Removes a buffer. Returns `False` if it does not exist.
 #[pyfunction]
-pub fn remove_buffer(py: Python<'_>, namespace: &str, name: &str) -> PyResult<bool> {
+pub fn remove_buffer(py: Python<'_>, namespace: NameText, name: NameText) -> PyResult<bool> {
     let namespace =
-        Namespace::new(namespace).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let removed = SharedBuffer::remove(&namespace, name);
+        Namespace::new(&namespace.0).map_err(|error| errors::new(py, "BadAddress", &error, &[]))?;
+    let removed = SharedBuffer::remove(&namespace, &name.0);
     removed.map_err(|error| errors::of_buffer(py, &error))
+}
+
+/// An offset or a size. A negative one is outside.
+fn place(what: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    count(what, value).map_err(
+        |error| match error.is_instance_of::<PyValueError>(value.py()) {
+            true => PyIndexError::new_err(error.value(value.py()).to_string()),
+            false => error,
+        },
+    )
 }
 
 fn of_access(py: Python<'_>, error: &AccessError) -> PyErr {

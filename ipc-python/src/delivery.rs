@@ -4,16 +4,17 @@
 //! as such a view exists, settling is refused, because it would free the memory for another
 //! message.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ipc_queue::{Metadata, Nack, OwnedByteDelivery, SettleError};
 use pyo3::exceptions::{PyBufferError, PyStopIteration};
 use pyo3::ffi::Py_buffer;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView};
 
+use crate::arguments::{LossyText, Seconds};
 use crate::errors::{self, reason};
 use crate::options::headers_dict;
 use crate::view::{self, Access};
@@ -35,7 +36,7 @@ pub struct Delivery {
     metadata: Metadata,
     origin: Origin,
     decode: Option<Py<PyAny>>,
-    data: PyOnceLock<Py<PyAny>>,
+    data: OnceLock<Py<PyAny>>,
 }
 
 struct State {
@@ -54,7 +55,7 @@ impl Delivery {
             metadata,
             origin,
             decode,
-            data: PyOnceLock::new(),
+            data: OnceLock::new(),
         }
     }
 
@@ -136,8 +137,7 @@ impl Delivery {
         if error.is_none() {
             return self.settle(py, OwnedByteDelivery::ack);
         }
-        let name = error.get_type().name()?;
-        let reason = format!("{name}: {}", error.str()?);
+        let reason = reason(py, &PyErr::from_value(error.clone()));
         self.settle(py, |held| held.nack_with(Nack::new().reason(&reason)))
     }
 }
@@ -149,13 +149,16 @@ impl Delivery {
     fn data<'py>(slf: &Bound<'py, Self>) -> PyResult<Py<PyAny>> {
         let py = slf.py();
         let this = slf.get();
-        let made = this.data.get_or_try_init(py, || -> PyResult<Py<PyAny>> {
-            match &this.decode {
-                None => Ok(this.tobytes(py)?.into_any().unbind()),
-                Some(decode) => decode.call1(py, (slf,)),
-            }
-        });
-        made.map(|data| data.clone_ref(py))
+        if let Some(data) = this.data.get() {
+            return Ok(data.clone_ref(py));
+        }
+        // Not under a lock, because decoding runs any code. Another thread may be first.
+        let made = match &this.decode {
+            None => this.tobytes(py)?.into_any().unbind(),
+            Some(decode) => decode.call1(py, (slf,))?,
+        };
+        let data = this.data.get_or_init(|| made);
+        Ok(data.clone_ref(py))
     }
 
     /// A copy of the message's bytes.
@@ -223,32 +226,38 @@ impl Delivery {
 
     /// Reports that the attempt failed. The message is delivered again, after `delay` seconds or
     /// the queue's backoff.
-    #[pyo3(signature = (reason = "", *, delay = None))]
-    fn nack(&self, py: Python<'_>, reason: &str, delay: Option<f64>) -> PyResult<()> {
-        let delay: Option<Duration> = delay.map(seconds).transpose()?;
+    #[pyo3(signature = (reason = LossyText::default(), *, delay = None))]
+    fn nack(&self, py: Python<'_>, reason: LossyText, delay: Option<Seconds>) -> PyResult<()> {
+        let delay: Option<Duration> = delay.map(|delay| seconds("delay", delay)).transpose()?;
         self.settle(py, |held| {
-            let nack = Nack::new().reason(reason);
+            let nack = Nack::new().reason(&reason.0);
             held.nack_with(delay.map_or(nack, |delay| nack.after(delay)))
         })
     }
 
     /// Delays the message by `delay` seconds. This does not count as an attempt.
-    fn snooze(&self, py: Python<'_>, delay: f64) -> PyResult<()> {
-        let delay = seconds(delay)?;
+    fn snooze(&self, py: Python<'_>, delay: Seconds) -> PyResult<()> {
+        let delay = seconds("delay", delay)?;
         self.settle(py, |held| held.snooze(delay))
     }
 
     /// Makes the message a dead letter: it is kept, but never delivered again.
-    #[pyo3(signature = (reason = ""))]
-    fn bury(&self, py: Python<'_>, reason: &str) -> PyResult<()> {
-        self.settle(py, |held| held.bury_with(reason))
+    #[pyo3(signature = (reason = LossyText::default()))]
+    fn bury(&self, py: Python<'_>, reason: LossyText) -> PyResult<()> {
+        self.settle(py, |held| held.bury_with(&reason.0))
     }
 
     /// Extends the lease, which then ends no earlier than `by` seconds from now.
-    fn extend(&self, py: Python<'_>, by: f64) -> PyResult<()> {
-        let by = seconds(by)?;
+    fn extend(&self, py: Python<'_>, by: Seconds) -> PyResult<()> {
+        let by = seconds("by", by)?;
         let extended = self.with_held(py, |held| held.extend(by))?;
         extended.map_err(|error| errors::of_settle(py, &error))
+    }
+
+    /// The content may refer to this delivery.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(self.data.get())?;
+        visit.call(&self.decode)
     }
 
     fn __len__(&self, py: Python<'_>) -> PyResult<usize> {

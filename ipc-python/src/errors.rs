@@ -5,6 +5,7 @@
 
 use std::fmt::Display;
 
+use ipc_node::RegistryError;
 use ipc_node::pool::PoolError;
 use ipc_queue::{
     ControlError, ControlFailure, DrainError, NoRoom, QueueError, RecvError, RecvFailure,
@@ -248,6 +249,14 @@ fn os_code(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let known = [(24, "Too many open files"), (24, "EMFILE"), (28, "ENOSPC")];
     let found = known.iter().find(|(_, words)| text.contains(words));
     found.map(|(code, _)| *code)
+}
+
+pub fn of_registry(py: Python<'_>, error: &RegistryError) -> PyErr {
+    match error {
+        RegistryError::Create(error) => of_create(py, error),
+        RegistryError::Open(error) => of_segment(py, error),
+        other => of_system(py, other),
+    }
 }
 
 pub fn of_buffer(py: Python<'_>, error: &BufferError) -> PyErr {

@@ -2,7 +2,9 @@
 //!
 //! Python gives things their meaning; this module waits and moves bytes. Start with `queue.rs`.
 
+mod arguments;
 mod buffer;
+mod calls;
 mod delivery;
 mod errors;
 mod msgpack;
@@ -29,6 +31,8 @@ mod _ipc {
 
     #[pymodule_export]
     use crate::buffer::{RawBuffer, remove_buffer};
+    #[pymodule_export]
+    use crate::calls::QueueCalls;
     #[pymodule_export]
     use crate::delivery::Delivery;
     #[pymodule_export]

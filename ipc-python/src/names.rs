@@ -5,14 +5,15 @@ use ipc_queue::{Name, ShmQueue};
 use ipc_shm::{Namespace, ProcessIdentity};
 use pyo3::prelude::*;
 
+use crate::arguments::NameText;
 use crate::errors;
 use crate::waiting::resume_watcher;
 
 /// Removes a queue with everything in it. Returns `False` if it does not exist.
 #[pyfunction]
-pub fn remove(py: Python<'_>, address: &str) -> PyResult<bool> {
+pub fn remove(py: Python<'_>, address: NameText) -> PyResult<bool> {
     resume_watcher();
-    let removed = py.detach(|| ipc_queue::remove(address));
+    let removed = py.detach(|| ipc_queue::remove(&address.0));
     removed.map_err(|error| errors::of_control(py, &error))
 }
 

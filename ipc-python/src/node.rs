@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use ipc_node::{Health, JoinError, Node, NodeOptions, Registry};
 use ipc_shm::Namespace;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::arguments::{LossyText, NameText, Seconds};
 use crate::errors;
 use crate::waiting::{self, resume_watcher, seconds};
 
 /// A row about a node: name, process id, health, seconds since it joined, seconds since it beat.
 type Row = (String, u32, &'static str, f64, f64);
+
+/// A thread that beats without a pause would take a whole core.
+const NO_INTERVAL: &str = "interval is 0: use a longer time, or None to beat by hand";
 
 /// This process as a member of a group, under a name. It beats by itself unless `interval` is
 /// `None`.
@@ -43,19 +48,22 @@ impl RawNode {
     #[new]
     fn new(
         py: Python<'_>,
-        namespace: &str,
-        name: &str,
-        interval: Option<f64>,
-        timeout: f64,
+        namespace: NameText,
+        name: NameText,
+        interval: Option<Seconds>,
+        timeout: Seconds,
     ) -> PyResult<Self> {
         resume_watcher();
-        let namespace = namespace_of(py, namespace)?;
-        let options = NodeOptions::new().timeout(seconds(timeout)?);
+        let namespace = namespace_of(py, &namespace)?;
+        let options = NodeOptions::new().timeout(seconds("timeout", timeout)?);
         let options = match interval {
-            Some(interval) => options.interval(seconds(interval)?),
+            Some(interval) => match seconds("interval", interval)? {
+                Duration::ZERO => return Err(PyValueError::new_err(NO_INTERVAL)),
+                interval => options.interval(interval),
+            },
             None => options.beat_by_hand(),
         };
-        let joined = py.detach(|| options.join(&namespace, name));
+        let joined = py.detach(|| options.join(&namespace, &name.0));
         let node = joined.map_err(|error| of_join(py, &error))?;
         Ok(Self {
             node: Mutex::new(Some(node)),
@@ -69,9 +77,14 @@ impl RawNode {
     }
 
     /// Returns `alive`, `stale`, `dead` or `left`; `None` if no member had the name.
-    fn health(&self, py: Python<'_>, name: &str, timeout: f64) -> PyResult<Option<&'static str>> {
-        let timeout: Duration = seconds(timeout)?;
-        let health = self.with_node(py, |node| node.alive(name, timeout))?;
+    fn health(
+        &self,
+        py: Python<'_>,
+        name: LossyText,
+        timeout: Seconds,
+    ) -> PyResult<Option<&'static str>> {
+        let timeout: Duration = seconds("timeout", timeout)?;
+        let health = self.with_node(py, |node| node.alive(&name.0, timeout))?;
         Ok(health.map(health_name))
     }
 
@@ -106,21 +119,21 @@ impl Drop for RawNode {
 
 /// The nodes of a group, for a process that is not a member.
 #[pyfunction]
-pub fn nodes(py: Python<'_>, namespace: &str, timeout: f64) -> PyResult<Vec<Row>> {
-    let namespace = namespace_of(py, namespace)?;
-    let timeout = seconds(timeout)?;
+pub fn nodes(py: Python<'_>, namespace: NameText, timeout: Seconds) -> PyResult<Vec<Row>> {
+    let namespace = namespace_of(py, &namespace)?;
+    let timeout = seconds("timeout", timeout)?;
     let registry = Registry::look(&namespace);
-    let registry = registry.map_err(|error| errors::of_system(py, &error))?;
+    let registry = registry.map_err(|error| errors::of_registry(py, &error))?;
     let nodes = registry.map(|registry| registry.nodes(timeout));
     Ok(nodes.unwrap_or_default().into_iter().map(row).collect())
 }
 
 /// Removes the table of a group that has no living members. `False`: there is none, or it has some.
 #[pyfunction]
-pub fn remove_nodes(py: Python<'_>, namespace: &str) -> PyResult<bool> {
-    let namespace = namespace_of(py, namespace)?;
+pub fn remove_nodes(py: Python<'_>, namespace: NameText) -> PyResult<bool> {
+    let namespace = namespace_of(py, &namespace)?;
     let registry = Registry::look(&namespace);
-    let registry = registry.map_err(|error| errors::of_system(py, &error))?;
+    let registry = registry.map_err(|error| errors::of_registry(py, &error))?;
     if registry.is_none_or(|registry| registry.anybody_there()) {
         return Ok(false);
     }
@@ -128,7 +141,7 @@ pub fn remove_nodes(py: Python<'_>, namespace: &str) -> PyResult<bool> {
     removed.map_err(|error| errors::of_system(py, &error))
 }
 
-fn namespace_of(py: Python<'_>, name: &str) -> PyResult<Namespace> {
+fn namespace_of(py: Python<'_>, NameText(name): &NameText) -> PyResult<Namespace> {
     Namespace::new(name).map_err(|error| errors::new(py, "BadAddress", &error, &[]))
 }
 
@@ -152,6 +165,7 @@ fn of_join(py: Python<'_>, error: &JoinError) -> PyErr {
     match error {
         JoinError::NameTaken { .. } => errors::new(py, "Exists", error, &[]),
         JoinError::Name(_) => errors::new(py, "BadAddress", error, &[]),
+        JoinError::Registry(error) => errors::of_registry(py, error),
         other => errors::of_system(py, other),
     }
 }

@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use serde_bytes::{ByteBuf, Bytes};
 
+use crate::arguments::{Seconds, named};
 use crate::errors;
 use crate::payload::{DETACH_FROM, Payload};
 use crate::waiting::{self, Limit, resume_watcher, seconds};
@@ -128,7 +129,9 @@ impl RawPool {
         program.args(&command[1..]);
         let mut builder = Pool::builder().workers(workers);
         for (name, value) in settings {
-            builder = with_setting(builder, &mut program, &name.extract::<String>()?, &value)?;
+            let name = name.extract::<String>()?;
+            builder = with_setting(builder, &mut program, &name, &value)
+                .map_err(|error| named(&name, &value, error))?;
         }
         let builder = builder.command(program);
         let started = py.detach(|| builder.start());
@@ -147,7 +150,7 @@ impl RawPool {
         py: Python<'_>,
         call: &Bound<'_, PyAny>,
         future: Py<PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
     ) -> PyResult<u64> {
         let pool = self.pool(py)?;
         let payload = Payload::of(call)?;
@@ -170,9 +173,9 @@ impl RawPool {
     }
 
     /// Returns the outcomes of jobs since the last call. Waits for at most `timeout` seconds.
-    fn events(&self, py: Python<'_>, timeout: f64) -> PyResult<Vec<Event>> {
+    fn events(&self, py: Python<'_>, timeout: Seconds) -> PyResult<Vec<Event>> {
         let pool = self.pool(py)?;
-        let time = seconds(timeout)?;
+        let time = seconds("timeout", timeout)?;
         let events = py.detach(|| pool.job_events(time));
         let answered = |event: &JobEvent| match event {
             JobEvent::Answered { job, .. } => Some(*job),
@@ -286,7 +289,7 @@ fn with_setting(
     name: &str,
     value: &Bound<'_, PyAny>,
 ) -> PyResult<PoolBuilder> {
-    let time = || -> PyResult<Duration> { seconds(value.extract()?) };
+    let time = || -> PyResult<Duration> { seconds(name, value.extract()?) };
     Ok(match name {
         "max_jobs" => builder.max_jobs(value.extract()?),
         "job_timeout" => builder.job_timeout(time()?),
@@ -304,6 +307,8 @@ fn with_setting(
         "namespace" => builder.namespace(&value.extract::<String>()?),
         "restart" if value.extract::<bool>()? => builder,
         "restart" => builder.restart(RestartPolicy::Never),
+        "on_demand" if value.extract::<bool>()? => builder.start_on_demand(),
+        "on_demand" => builder,
         "environment" => {
             program.envs(value.extract::<Vec<(String, String)>>()?);
             builder

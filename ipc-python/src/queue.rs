@@ -4,6 +4,8 @@
 //! the queue again at its first operation, because everything that it inherited belongs to its
 //! parent.
 
+mod taking;
+
 use std::cell::OnceCell;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -21,13 +23,15 @@ use serde::Serialize;
 use serde_json::Value;
 use thread_local::ThreadLocal;
 
+use crate::arguments::{NameText, Seconds, count};
 use crate::delivery::{Delivery, Origin};
-use crate::errors::{self, reason};
+use crate::errors;
 use crate::options::{headers_dict, send_options};
 use crate::payload::{DETACH_FROM, Payload};
 use crate::readiness::RawReadiness;
 use crate::settings::{self, Wanted};
 use crate::waiting::{self, Limit, resume_watcher};
+pub use taking::Decoding;
 
 /// An open queue.
 #[pyclass(frozen, module = "ipc_queue._ipc", name = "RawQueue")]
@@ -129,6 +133,23 @@ impl RawQueue {
         received.map_err(|error| errors::of_recv_timeout(py, &since(started, error)))
     }
 
+    fn receive_batch(
+        &self,
+        py: Python<'_>,
+        most: usize,
+        limit: Limit,
+    ) -> PyResult<Vec<OwnedByteDelivery>> {
+        let opened = self.opened(py)?;
+        let attempt = |wait| -> Result<Vec<OwnedByteDelivery>, RecvTimeoutError> {
+            let receiver = opened.receiver();
+            let batch = receiver.recv_batch(most, at_once_if(limit, wait))?;
+            Ok(batch.into_iter().map(ByteDelivery::into_owned).collect())
+        };
+        let started = Instant::now();
+        let received = waiting::until(py, limit, attempt, RecvTimeoutError::is_timeout)?;
+        received.map_err(|error| errors::of_recv_timeout(py, &since(started, error)))
+    }
+
     fn delivery(
         &self,
         py: Python<'_>,
@@ -149,13 +170,14 @@ impl RawQueue {
     ))]
     fn new(
         py: Python<'_>,
-        address: String,
+        address: NameText,
         mode: &str,
         payload: &str,
         settings: Option<&Bound<'_, PyDict>>,
         any_payload: bool,
     ) -> PyResult<Self> {
         resume_watcher();
+        let NameText(address) = address;
         let wanted = Wanted::new(mode, payload, any_payload, settings)?;
         let queue = py
             .detach(|| wanted.open(&address))
@@ -190,11 +212,11 @@ impl RawQueue {
 
     /// Sends a copy of some bytes.
     #[pyo3(signature = (payload, timeout = None))]
-    fn put(
+    pub fn put(
         &self,
         py: Python<'_>,
         payload: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
     ) -> PyResult<()> {
         let limit = Limit::new(timeout)?;
         let opened = self.opened(py)?;
@@ -222,11 +244,11 @@ impl RawQueue {
     /// Sends one message made of several pieces of bytes, with options. Returns `False` if a
     /// message with its key was sent before.
     #[pyo3(signature = (parts, timeout = None, options = None))]
-    fn put_parts(
+    pub fn put_parts(
         &self,
         py: Python<'_>,
         parts: Vec<Bound<'_, PyAny>>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<bool> {
         let limit = Limit::new(timeout)?;
@@ -253,11 +275,11 @@ impl RawQueue {
 
     /// Sends many messages in order. The attribute `sent` of an error is the number that were sent.
     #[pyo3(signature = (payloads, timeout = None))]
-    fn put_batch(
+    pub fn put_batch(
         &self,
         py: Python<'_>,
         payloads: Vec<Bound<'_, PyAny>>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
     ) -> PyResult<()> {
         let limit = Limit::new(timeout)?;
         let opened = self.opened(py)?;
@@ -281,10 +303,10 @@ impl RawQueue {
 
     /// Receives the next message. Its `data` is the result of `decode`.
     #[pyo3(signature = (timeout = None, decode = None))]
-    fn get(
+    pub fn get(
         &self,
         py: Python<'_>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
         decode: Option<Py<PyAny>>,
     ) -> PyResult<Delivery> {
         let held = self.receive(py, Limit::new(timeout)?)?;
@@ -293,25 +315,15 @@ impl RawQueue {
 
     /// Receives at most `most` messages: waits for the first, then takes what else is available.
     #[pyo3(signature = (most, timeout = None, decode = None))]
-    fn get_batch(
+    pub fn get_batch(
         &self,
         py: Python<'_>,
-        most: usize,
-        timeout: Option<f64>,
+        most: &Bound<'_, PyAny>,
+        timeout: Option<Seconds>,
         decode: Option<Py<PyAny>>,
     ) -> PyResult<Vec<Delivery>> {
-        let limit = Limit::new(timeout)?;
-        let opened = self.opened(py)?;
-        let attempt = |wait| -> Result<Vec<OwnedByteDelivery>, RecvTimeoutError> {
-            let batch = opened
-                .receiver()
-                .recv_batch(most, at_once_if(limit, wait))?;
-            Ok(batch.into_iter().map(ByteDelivery::into_owned).collect())
-        };
-        let started = Instant::now();
-        let received = waiting::until(py, limit, attempt, RecvTimeoutError::is_timeout)?;
-        let batch =
-            received.map_err(|error| errors::of_recv_timeout(py, &since(started, error)))?;
+        let most = count("most", most)?;
+        let batch = self.receive_batch(py, most, Limit::new(timeout)?)?;
         let deliveries = batch
             .into_iter()
             .map(|held| self.delivery(py, held, &decode));
@@ -319,14 +331,16 @@ impl RawQueue {
     }
 
     /// Receives and acks the next message, and returns its bytes or the result of `decode`. A
-    /// message that can't be decoded is nacked, or buried if `bury` is true.
-    #[pyo3(signature = (timeout = None, decode = None, bury = false))]
-    fn take(
+    /// message that can't be decoded is nacked, or buried if `bury` is true. `loads` decodes what
+    /// is a plain pickle.
+    #[pyo3(signature = (timeout = None, decode = None, bury = false, loads = None))]
+    pub fn take(
         &self,
         py: Python<'_>,
-        timeout: Option<f64>,
+        timeout: Option<Seconds>,
         decode: Option<&Bound<'_, PyAny>>,
         bury: bool,
+        loads: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let limit = Limit::new(timeout)?;
         let opened = self.opened(py)?;
@@ -337,24 +351,8 @@ impl RawQueue {
         match opened.receiver().try_recv() {
             // Large payloads are decoded in place.
             Ok(delivery) if decode.is_none() || delivery.payload().len() <= DETACH_FROM => {
-                let bytes = PyBytes::new(py, delivery.payload());
-                delivery
-                    .check_whole()
-                    .map_err(|error| errors::of_recv(py, &error))?;
-                let data = match decode {
-                    None => Ok(bytes.into_any()),
-                    Some(decode) => decode.call1((bytes,)),
-                };
-                let settled = match &data {
-                    Ok(_) => delivery.ack(),
-                    Err(error) if bury => delivery.bury_with(&reason(py, error)),
-                    Err(error) => {
-                        delivery.nack_with(ipc_queue::Nack::new().reason(&reason(py, error)))
-                    }
-                };
-                let data = data?;
-                settled.map_err(|error| errors::of_settle(py, &error))?;
-                return Ok(data.unbind());
+                let decoding = Decoding { decode, loads };
+                return Self::settle_decoded(py, delivery, decoding, bury);
             }
             Ok(delivery) => {
                 let held = self.delivery(py, delivery.into_owned(), &None);
@@ -419,7 +417,7 @@ impl RawQueue {
 
     /// Closes the queue, then waits until all messages in it are settled.
     #[pyo3(signature = (timeout = None))]
-    fn drain(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn drain(&self, py: Python<'_>, timeout: Option<Seconds>) -> PyResult<()> {
         let limit = Limit::new(timeout)?;
         let transport = self.opened(py)?.queue.transport();
         let is_time_out = |error: &DrainError| matches!(error, DrainError::TimedOut { .. });

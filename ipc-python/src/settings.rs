@@ -8,6 +8,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyInt};
 
+use crate::arguments::{Seconds, named};
 use crate::waiting::seconds;
 
 /// What a Python program requests of the queue that it opens.
@@ -39,7 +40,10 @@ impl Wanted {
         };
         let mut options = QueueOptions::new();
         for (name, value) in settings.into_iter().flatten() {
-            options = with_setting(options, &name.extract::<String>()?, &value)?;
+            let name = name.extract::<String>()?;
+            let what = format!("invalid queue setting: {name}");
+            options = with_setting(options, &name, &value)
+                .map_err(|error| named(&what, &value, error))?;
         }
         Ok(Self {
             options,
@@ -90,7 +94,7 @@ fn with_setting(
     name: &str,
     value: &Bound<'_, PyAny>,
 ) -> PyResult<QueueOptions> {
-    let time = || -> PyResult<Duration> { seconds(value.extract()?) };
+    let time = || -> PyResult<Duration> { seconds(name, value.extract()?) };
     Ok(match name {
         "capacity" => options.capacity(value.extract()?),
         "inline_bytes" => options.inline_bytes(value.extract()?),
@@ -117,21 +121,21 @@ fn with_setting(
 /// 0 or a number of seconds, `(first, most)` for a delay that doubles, or a list of delays.
 fn backoff(value: &Bound<'_, PyAny>) -> PyResult<Backoff> {
     if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() {
-        let delay = seconds(value.extract()?)?;
+        let delay = seconds("backoff", value.extract()?)?;
         return Ok(if delay.is_zero() {
             Backoff::None
         } else {
             Backoff::Fixed(delay)
         });
     }
-    if let Ok((first, most)) = value.extract::<(f64, f64)>()
+    if let Ok((first, most)) = value.extract::<(Seconds, Seconds)>()
         && value.is_instance_of::<pyo3::types::PyTuple>()
     {
-        let (first, most) = (seconds(first)?, seconds(most)?);
+        let (first, most) = (seconds("backoff", first)?, seconds("backoff", most)?);
         return Ok(Backoff::Exponential { first, most });
     }
-    let delays: Vec<f64> = value.extract()?;
-    let delays = delays.into_iter().map(seconds);
+    let delays: Vec<Seconds> = value.extract()?;
+    let delays = delays.into_iter().map(|delay| seconds("backoff", delay));
     Ok(Backoff::List(delays.collect::<PyResult<_>>()?))
 }
 

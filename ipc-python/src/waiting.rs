@@ -12,6 +12,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::marker::Ungil;
 use pyo3::prelude::*;
 
+use crate::arguments::Seconds;
+
 /// How long the main thread waits before it checks for signals.
 const MAIN_SLICE: Duration = Duration::from_millis(50);
 /// How long other threads wait at a time.
@@ -62,8 +64,8 @@ pub fn resume_watcher() {
 pub struct Limit(Option<Duration>);
 
 impl Limit {
-    pub fn new(seconds: Option<f64>) -> PyResult<Self> {
-        match seconds {
+    pub fn new(seconds: Option<Seconds>) -> PyResult<Self> {
+        match seconds.map(|Seconds(seconds)| seconds) {
             None => Ok(Self(None)),
             Some(seconds) if seconds.is_nan() => {
                 Err(PyValueError::new_err("a time-out can't be NaN"))
@@ -82,9 +84,12 @@ impl Limit {
     }
 }
 
-/// A duration in seconds, from Python.
-pub fn seconds(seconds: f64) -> PyResult<Duration> {
-    let invalid = |error| PyValueError::new_err(format!("{seconds} is not a time: {error}"));
+/// The duration that the argument `name` gives in seconds.
+pub fn seconds(name: &str, Seconds(seconds): Seconds) -> PyResult<Duration> {
+    let invalid = |_| {
+        let text = format!("{name} is {seconds:?}, which is not a number of seconds from 0 on");
+        PyValueError::new_err(text)
+    };
     Duration::try_from_secs_f64(seconds).map_err(invalid)
 }
 

@@ -22,18 +22,17 @@ QUEUES = {
 }
 EXECUTOR = {
     "ProcessPoolExecutorTest.test_killed_child": (
-        "a worker's death fails its call only, and the pool goes on"
+        "a worker's death fails its call only, and the pool continues"
     ),
     "ProcessPoolShutdownTest.test_cancel_futures": (
         "no call is begun ahead, so all that have not begun are cancelled"
     ),
 }
-ONE_BY_ONE = {
-    test: "all workers are started at the first call, not one for each call"
+NOT_PICKLED = {
+    test: "its calls can't be pickled and fail at once, so no worker starts"
     for test in (
         "ProcessPoolShutdownTest.test_processes_terminate",
-        "ProcessPoolExecutorTest.test_idle_process_reuse_one",
-        "ProcessPoolExecutorTest.test_idle_process_reuse_multiple",
+        "ProcessPoolExecutorTest.test_saturation",
     )
 }
 BY_METHOD = {
@@ -41,18 +40,13 @@ BY_METHOD = {
         "FailingInitializerTest.test_initializer": (
             "locks of the `fork` context have no name, so a new program can't get them"
         ),
-        "ProcessPoolShutdownTest.test_processes_terminate": (
-            "workers are started by the pool's own thread, some moments after the first call"
-        ),
     },
-    "Spawn": ONE_BY_ONE,
-    "Forkserver": ONE_BY_ONE,
+    "Spawn": NOT_PICKLED,
+    "Forkserver": NOT_PICKLED,
 }
 # Depend on how fast the machine is: they may pass.
 MAY_PASS = {
-    "ProcessPoolShutdownTest.test_processes_terminate",
     "ProcessPoolShutdownTest.test_cancel_futures",
-    "ProcessPoolExecutorTest.test_idle_process_reuse_multiple",
     "ProcessPoolExecutorTest.test_killed_child",
 }
 

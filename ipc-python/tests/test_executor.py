@@ -169,11 +169,19 @@ def test_workers_are_replaced_after_their_tasks():
     assert len(set(pids)) == 3
 
 
-def test_workers_start_at_the_first_call():
-    with ProcessPoolExecutor(1) as pool:
+def test_workers_start_when_there_are_calls_for_them(tmp_path):
+    with ProcessPoolExecutor(3) as pool:
         assert pool.workers == []
-        pool.submit(square, 1).result(timeout=60)
+        for _ in range(3):
+            pool.submit(square, 1).result(timeout=60)
         assert len(pool.workers) == 1
+        stuck = [pool.submit(wait_for_ever, tmp_path / str(n)) for n in range(2)]
+        for n in range(2):
+            _wait_for(tmp_path / str(n))
+        assert pool.submit(square, 1).result(timeout=60) == 1
+        assert len(pool.workers) == 3
+        for future in stuck:
+            future.kill()
 
 
 def say_goodbye(path):

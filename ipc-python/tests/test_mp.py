@@ -110,8 +110,18 @@ def test_an_object_that_cannot_be_unpickled_raises_once_in_get(kind):
     assert [letter["error"] for letter in letters] == ["RuntimeError: it explodes"]
 
 
-def test_an_object_larger_than_the_memory_raises_in_put():
-    queue = mp.Queue(memory=1 << 20)
+def test_a_queue_holds_many_objects_of_medium_size():
+    queue = mp.Queue()
+    for size, count in ((1000, 900), (100_000, 10)):
+        # Nothing is received meanwhile.
+        for _ in range(count):
+            queue.put_nowait(bytes(size))
+        for _ in range(count):
+            assert len(queue.get()) == size
+
+
+def test_an_object_larger_than_half_of_the_memory_raises_in_put():
+    queue = mp.Queue(memory=2 << 20)
     with pytest.raises(ipc.TooLarge) as raised:
         queue.put(bytes(2 << 20))
     assert raised.value.most == 1 << 20
@@ -262,5 +272,5 @@ def test_numbers_of_places():
     assert [queue.get_nowait() for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ipc.Empty):
         queue.get_nowait()
-    with pytest.raises(ValueError, match="at most"):
+    with pytest.raises(ValueError, match="maxsize must be <= 1048576"):
         mp.Queue(1 << 30)

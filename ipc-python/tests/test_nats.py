@@ -155,6 +155,10 @@ def test_pickles_are_refused_unless_allowed(at):
         ipc.Queue(at, codec="pickle")
     with pytest.raises(ipc.NotFound):
         ipc.Queue(at, mode="open")
+    for codec in ("msgpack", "json"):
+        ipc.Queue(at, codec=codec).put([1, 2])
+        assert ipc.Queue(at).take(30) == [1, 2]
+        assert ipc.remove(at)
     queue = ipc.Queue(at, codec="pickle", allow_pickle=True)
     queue.put({1, 2})
     with pytest.raises(ipc.PickleRefused):

@@ -119,3 +119,15 @@ def test_another_type_than_the_rust_programs_is_refused(address, codec, peer):
     assert producer.stdout.readline() == "sent\n"
     with pytest.raises(ipc.CodecDiffers, match=f"{codec}:Job.*{codec}:Done"):
         ipc.Queue(address, codec=codec, type=Done)
+
+
+def test_a_rust_programs_own_encoding_is_refused_until_it_uses_another(address, codec, peer):
+    producer = peer("send", address, "postcard")
+    assert producer.stdout.readline() == "sent\n"
+    with pytest.raises(ipc.CodecDiffers, match="Encoding::MessagePack or Encoding::Json"):
+        ipc.Queue(address)
+    _kill(producer)
+    assert ipc.remove(address)
+    assert peer("send", address, codec).stdout.readline() == "sent\n"
+    with ipc.Queue(address, type=Job).get(30) as delivery:
+        assert delivery.data.path == "0.jpg"

@@ -48,6 +48,7 @@ impl Default for PoolBuilder {
         Self {
             limits: Limits {
                 workers: processors.map_or(1, usize::from),
+                on_demand: false,
                 restart: RestartPolicy::default(),
                 intensity: Intensity::default(),
                 backoff: Backoff::default(),
@@ -78,6 +79,13 @@ impl PoolBuilder {
     /// Sets the number of workers.
     pub fn workers(mut self, workers: usize) -> Self {
         self.limits.workers = workers.max(1);
+        self
+    }
+
+    /// Starts one worker at once, and another only when more jobs are unanswered than workers were
+    /// started. A worker that was started stays. Without this, all are started at once.
+    pub fn start_on_demand(mut self) -> Self {
+        self.limits.on_demand = true;
         self
     }
 

@@ -16,6 +16,8 @@ pub(super) type OnWorkerExit = dyn Fn(WorkerExit) + Send + Sync;
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     pub workers: usize,
+    /// Workers are started when there are jobs for them.
+    pub on_demand: bool,
     pub restart: RestartPolicy,
     pub intensity: Intensity,
     pub backoff: Backoff,

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{PipeWriter, Write};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,8 @@ pub(super) struct Shared {
     pub tickets: Arc<Tickets>,
     pub dead_letters: DeadLetterList,
     pub next_ticket: AtomicU64,
+    /// The number of workers that are started or should be. Only grows.
+    wanted: AtomicUsize,
     /// Set when any job has a time by which it must begin.
     pub expiring: AtomicBool,
     /// The number of jobs that a dead pool left.
@@ -124,6 +126,7 @@ impl Shared {
         Self {
             config,
             dead_letters: DeadLetterList::new(limits.dead_letters),
+            wanted: AtomicUsize::new(if limits.on_demand { 1 } else { limits.workers }),
             limits,
             queues,
             cancellations: Arc::default(),
@@ -140,6 +143,24 @@ impl Shared {
             woken: AtomicBool::new(false),
             is_idle: AtomicBool::new(true),
             idle_sender: Mutex::default(),
+        }
+    }
+
+    /// Returns the number of workers that are started or should be.
+    pub(super) fn wanted_workers(&self) -> usize {
+        self.wanted.load(Ordering::SeqCst)
+    }
+
+    /// Has a worker started for each of this many jobs, up to the limit.
+    pub(super) fn want_workers(&self, jobs: usize) {
+        if !self.limits.on_demand {
+            return;
+        }
+        let wanted = jobs.min(self.limits.workers);
+        if self.wanted_workers() < wanted
+            && self.wanted.fetch_max(wanted, Ordering::SeqCst) < wanted
+        {
+            self.wake_supervisor();
         }
     }
 

@@ -241,7 +241,12 @@ impl Pool {
     ) -> Result<u64, PoolError> {
         let number = self.shared.next_ticket.fetch_add(1, Ordering::Relaxed);
         let expires = entry.begin_by.is_some();
-        self.shared.tickets.lock().insert(number, entry);
+        let open = {
+            let mut entries = self.shared.tickets.lock();
+            entries.insert(number, entry);
+            entries.len()
+        };
+        self.shared.want_workers(open);
         // Before sending, which may wait: dead letters may fill the queue, and this wakes the
         // supervisor, which moves them.
         self.shared.wake_if_idle();

@@ -41,9 +41,11 @@ const SOON: Duration = Duration::from_millis(2);
 pub(super) struct Supervisor {
     shared: Arc<Shared>,
     program: Program,
+    /// One for each wanted worker.
     places: Vec<Slot>,
+    /// The number of places whose first worker was started.
+    places_used: usize,
     restarts: Restarts,
-    first_start: u64,
     next_start: u64,
     letters: Letters,
     woken: PipeReader,
@@ -94,9 +96,11 @@ impl Supervisor {
         let sigterm = limits.sigterm_drains.then(Sigterm::catch).transpose()?;
         Ok(Self {
             program,
-            places: (0..limits.workers).map(|_| Slot::Empty(now)).collect(),
+            places: (0..shared.wanted_workers())
+                .map(|_| Slot::Empty(now))
+                .collect(),
+            places_used: 0,
             restarts: Restarts::new(limits.intensity, limits.backoff),
-            first_start: shared.config.start,
             next_start: shared.config.start,
             letters: Letters::default(),
             woken,
@@ -160,6 +164,7 @@ impl Supervisor {
             return reason;
         }
         let first = self.next_start;
+        self.add_places(now);
         let trouble = self.start_workers(now);
         self.report_starts(first);
         trouble
@@ -173,6 +178,11 @@ impl Supervisor {
         for pid in pids {
             super::events::worker_started(&self.shared.config, pid);
         }
+    }
+
+    fn add_places(&mut self, now: Instant) {
+        let wanted = self.shared.wanted_workers().max(self.places.len());
+        self.places.resize_with(wanted, || Slot::Empty(now));
     }
 
     fn start_workers(&mut self, now: Instant) -> Option<String> {
@@ -194,8 +204,8 @@ impl Supervisor {
             let mut state = self.shared.state();
             match self.program.start(&config, &self.shared.cancellations) {
                 Ok(body) => {
-                    let so_many = self.shared.limits.workers as u64;
-                    state.restarts += u64::from(start - self.first_start >= so_many);
+                    state.restarts += u64::from(index < self.places_used);
+                    self.places_used = self.places_used.max(index + 1);
                     let mut worker = Worker::new(config.name, body.pid());
                     // Only its pool gets the reports of a remote worker.
                     worker.ready = self.shared.is_remote();

@@ -1,11 +1,14 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self, final
+from typing import Any, Generic, Literal, Self, TypeVar, final
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
+
+_T = TypeVar("_T")
 
 __all__ = [
     "Delivery",
+    "QueueCalls",
     "RawBuffer",
     "RawNode",
     "RawPool",
@@ -85,6 +88,44 @@ class Delivery:
         _trace: TracebackType | None,
     ) -> Any: ...
 
+@disjoint_base
+class QueueCalls(Generic[_T]):
+    """The base class of `ipc_queue.Queue`."""
+
+    def __new__(cls, *_arguments: Any, **_options: Any) -> Self: ...
+    def _attach(
+        self,
+        raw: RawQueue,
+        encode: Callable[[Any], Any],
+        decode: Callable[[Any], Any] | None = None,
+        pickle: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
+    ) -> None: ...
+    @property
+    def raw(self) -> RawQueue: ...
+    def put(
+        self,
+        value: _T,
+        timeout: float | None = None,
+        *,
+        key: str | bytes | None = None,
+        priority: str | None = None,
+        delay: float | None = None,
+        expires_in: float | None = None,
+        headers: Mapping[str, str | bytes] | None = None,
+        drop_oldest: bool = False,
+    ) -> bool:
+        """Send a message. Once this returns, the message survives the death of every process."""
+    def put_many(self, values: Iterable[_T], timeout: float | None = None) -> None:
+        """Send messages in order, at a lower cost than one by one."""
+    def get(self, timeout: float | None = None) -> Delivery:
+        """Receive the next message."""
+    def get_many(self, most: int, timeout: float | None = None) -> list[Delivery]:
+        """Receive up to `most` messages: waits for the first, then takes what else is available."""
+    def take(self, timeout: float | None = None) -> _T:
+        """Receive the next message and acknowledge it at once. Return its content."""
+    def take_many(self, most: int, timeout: float | None = None) -> list[_T]:
+        """Receive up to `most` messages and acknowledge them. Return the list of their contents."""
+
 @final
 class RawQueue:
     """A queue that is open."""
@@ -125,6 +166,7 @@ class RawQueue:
         timeout: float | None = None,
         decode: Callable[[Any], Any] | None = None,
         bury: bool = False,
+        loads: Callable[[Any], Any] | None = None,
     ) -> Any: ...
     def recv_readiness(self) -> RawReadiness: ...
     def send_readiness(self) -> RawReadiness: ...
@@ -178,7 +220,7 @@ class RawBuffer:
     ) -> Self: ...
     def __len__(self) -> int: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
-    def read(self, offset: int, size: int) -> bytes: ...
+    def read(self, offset: int, size: int | None = None) -> bytes: ...
     def write(self, offset: int, bytes: Buffer) -> None: ...
     def accept_torn(self) -> tuple[int, int] | None: ...
     def users(self) -> list[int]: ...

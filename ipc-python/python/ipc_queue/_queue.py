@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import types
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import _ipc, codecs
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import asyncio
 
 T = TypeVar("T")
+
+_MODES = ("open", "create", "open or create")
 
 
 class Stats(types.SimpleNamespace):
@@ -98,7 +101,7 @@ class DeadLetter:
         return self._queue.raw.discard(self.id)
 
 
-class Queue(Generic[T]):
+class Queue(_ipc.QueueCalls[T], Generic[T]):
     """A queue that any process opens by its address.
 
     Addresses are `shm:NAME` and `shm:NAMESPACE/NAME` (processes of this machine), `unix:/PATH`
@@ -132,10 +135,17 @@ class Queue(Generic[T]):
         allow_pickle: bool = False,
         **settings: Any,
     ) -> None:
-        if not allow_pickle:
-            codecs.refuse_pickle(address, codec)
+        if not isinstance(mode, str):
+            raise TypeError(f"mode is a str, not {mode.__class__.__name__}")
+        if mode not in _MODES:
+            known = ", ".join(map(repr, _MODES))
+            raise ValueError(f"mode {mode!r:.80}: one of {known}")
         if isinstance(codec, str):
             codec = codecs.named(codec, type, type_name)
+        elif codec is not None and not isinstance(codec, Codec):
+            raise TypeError(f"codec is a name or a Codec, not {codec.__class__.__name__}")
+        if not allow_pickle:
+            codecs.refuse_pickle(address, codec)
         # An existing queue is opened whatever it carries, and compared afterwards.
         created_as = (codec or codecs.PickleCodec()).payload
         if mode == "create":
@@ -146,11 +156,12 @@ class Queue(Generic[T]):
         if not allow_pickle:
             codecs.refuse_pickle(address, self.codec)
         self._allow_pickle = allow_pickle
-        self.raw = raw
         self._type = type
-        self._encode = self.codec.encode
-        # Bytes need no call into Python.
-        self._decode = None if isinstance(self.codec, codecs.BytesCodec) else self.codec.decode
+        found = self.codec
+        # Bytes need no call into Python, and plain pickles one.
+        decode = None if isinstance(found, codecs.BytesCodec) else found.decode
+        plain = (pickle.dumps, pickle.loads) if found.__class__ is codecs.PickleCodec else None
+        self._attach(raw, found.encode, decode, plain)
 
     @property
     def address(self) -> str:
@@ -161,72 +172,6 @@ class Queue(Generic[T]):
     def settings(self) -> dict[str, Any]:
         """The settings with which the queue was created."""
         return self.raw.settings
-
-    def put(
-        self,
-        value: T,
-        timeout: float | None = None,
-        *,
-        key: str | bytes | None = None,
-        priority: str | None = None,
-        delay: float | None = None,
-        expires_in: float | None = None,
-        headers: Mapping[str, str | bytes] | None = None,
-        drop_oldest: bool = False,
-    ) -> bool:
-        """Send a message. Once this returns, the message survives the death of every process.
-
-        Waits while the queue is full, for at most `timeout` seconds; 0 does not wait. `key` needs a
-        queue with `dedup_window`: the result is `False` if a message with the key was sent before.
-        `priority` (`low`, `normal`, `high`, `urgent`) needs a queue with `priorities`. `delay` and
-        `expires_in` are in seconds. An object that can't be encoded raises here.
-        """
-        body = self._encode(value)
-        if (
-            key is None
-            and priority is None
-            and delay is None
-            and expires_in is None
-            and headers is None
-            and not drop_oldest
-        ):
-            if type(body) is not list:
-                self.raw.put(body, timeout)  # type: ignore[arg-type]
-                return True
-            return self.raw.put_parts(body, timeout)
-        options = _options(key, priority, delay, expires_in, headers, drop_oldest)
-        parts = body if isinstance(body, list) else [body]
-        return self.raw.put_parts(parts, timeout, options)
-
-    def put_many(self, values: Iterable[T], timeout: float | None = None) -> None:
-        """Send messages in order, at a lower cost than one by one.
-
-        Not atomic: an exception says in `sent` how many were sent. All are encoded before the first
-        is sent.
-        """
-        bodies = [self._encode(value) for value in values]
-        joined = [b"".join(body) if isinstance(body, list) else body for body in bodies]
-        self.raw.put_batch(joined, timeout)
-
-    def get(self, timeout: float | None = None) -> Delivery:
-        """Receive the next message. Waits for at most `timeout` seconds; 0 does not wait.
-
-        The message is ours until it is settled: by `ack`, `nack`, `snooze` or `bury`, or at the end
-        of a `with` block. Raises `Empty` if there is none, and `Closed` when the queue is closed
-        and everything in it is settled.
-        """
-        return self.raw.get(timeout, self._decode)
-
-    def get_many(self, most: int, timeout: float | None = None) -> list[Delivery]:
-        """Receive up to `most` messages: waits for the first, then takes what else is available."""
-        return self.raw.get_batch(most, timeout, self._decode)
-
-    def take(self, timeout: float | None = None) -> T:
-        """Receive the next message and acknowledge it at once. Return its content.
-
-        For programs that accept to lose what they were working on when they are killed.
-        """
-        return self.raw.take(timeout, self._decode)  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[Delivery]:
         """Receive messages until the queue is closed and everything in it is settled."""
@@ -337,25 +282,6 @@ def _unpickle(address: str, codec: str, type_: Any, allow_pickle: bool) -> Queue
         mode="open",
         allow_pickle=allow_pickle,
     )
-
-
-def _options(
-    key: str | bytes | None,
-    priority: str | None,
-    delay: float | None,
-    expires_in: float | None,
-    headers: Mapping[str, str | bytes] | None,
-    drop_oldest: bool,
-) -> dict[str, Any]:
-    given = {
-        "key": key,
-        "priority": priority,
-        "delay": delay,
-        "expires_in": expires_in,
-        "headers": headers and dict(headers),
-        "drop_oldest": drop_oldest or None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 async def _when_ready(

@@ -28,6 +28,8 @@ _OUT_OF_BAND_FROM = 16 << 10
 _ALIGNMENT = 64
 # The first byte of a pickle of protocol 2 or later is 0x80.
 _FRAMED = b"\0ipcbuf\1"
+# In bytes. A queue has 32 KiB for it and the name of the encoding.
+_MOST_TYPE_NAME = 32_000
 _PLAIN_TYPES = frozenset({str, bytes, int, float, bool, type(None)})
 
 
@@ -173,7 +175,7 @@ class _Structured(Codec):
     def encode(self, value: Any) -> bytes:
         try:
             return self._dumps(value)
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        except (TypeError, ValueError, BufferError, OverflowError, RecursionError) as error:
             raise EncodeError(
                 f"{type(value).__name__} can't be sent as {self.name}: {error}"
             ) from (error)
@@ -266,6 +268,8 @@ def to_type(value: Any, wanted: Any) -> Any:
 
 def named(name: str, type_: Any = None, type_name: str | None = None) -> Codec:
     """Return the codec with this name."""
+    if type_name is not None:
+        _check_type_name(type_name)
     if name == "bytes":
         return BytesCodec(type_name or "")
     if name == "pickle":
@@ -277,9 +281,20 @@ def named(name: str, type_: Any = None, type_name: str | None = None) -> Codec:
     raise ValueError(f'no codec {name!r}: "bytes", "pickle", "json" or "msgpack"')
 
 
+def _check_type_name(name: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"type_name is a str, not {type(name).__name__}")
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"type_name {name!r:.80} is not Unicode: {error}") from None
+    if length > _MOST_TYPE_NAME:
+        raise ValueError(f"type_name has {length} bytes: at most {_MOST_TYPE_NAME}")
+
+
 def refuse_pickle(address: str, codec: Codec | str | None) -> None:
     """Raise if messages from other machines would be unpickled."""
-    is_pickle = codec == "pickle" or isinstance(codec, PickleCodec)
+    is_pickle = isinstance(codec, PickleCodec) or (isinstance(codec, str) and codec == "pickle")
     if is_pickle and is_far(address):
         raise PickleRefused(
             f"queue {address!r} would carry pickles, and anyone who can reach the server could run "
@@ -289,6 +304,8 @@ def refuse_pickle(address: str, codec: Codec | str | None) -> None:
 
 def is_far(address: str) -> bool:
     """Return whether processes of other machines may use the queue."""
+    if not isinstance(address, str):
+        raise TypeError(f"an address is a str, not {type(address).__name__}")
     return address.partition(":")[0] not in ("shm", "local", "unix")
 
 

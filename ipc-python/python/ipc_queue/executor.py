@@ -19,21 +19,25 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
-from . import _ipc, _worker, codecs
-from .errors import JobTimedOut, PoolEnded, WorkerDied
+from . import _arguments, _ipc, _system, _worker, codecs
+from .errors import Error, JobTimedOut, PoolEnded, WorkerDied
 
 # The largest call in the queue: larger ones are in files.
 _MAX_CALL = 2 * _worker.SPILL_FROM
 _MAX_WAITING = 4096
+_MOST_WORKERS = 1 << 16
 _MEMORY = 32 << 20
 # How often the executor's thread checks whether the pool has ended.
 _SLICE = 0.1
+# How long `_processes` waits for workers that are being started.
+_STARTED_WITHIN = 5.0
 _FOLDER = "ipc-queue-pool-"
 # The pool ends by itself when all calls are done, however long they take.
 _FOREVER = 1e9
@@ -91,8 +95,8 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
     - `at`: the address of the pool's queues, such as `nats://HOST/NAME`; by default in shared
       memory. Calls are pickles, so `nats:` needs `allow_pickle=True`.
 
-    Workers are new programs, never forks, whatever `mp_context` says. They are started at the first
-    `submit`.
+    Workers are new programs, never forks, whatever `mp_context` says. Each is started when more
+    calls are open than workers were started; with a `fork` context, all at the first `submit`.
     """
 
     def __init__(
@@ -114,30 +118,33 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
             codecs.refuse_pickle(at, "pickle")
         if max_workers is None:
             max_workers = len(os.sched_getaffinity(0))
-        if max_workers <= 0:
+        if isinstance(max_workers, int) and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        max_workers = _arguments.whole("max_workers", max_workers, 1, _MOST_WORKERS)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError("max_tasks_per_child must be an integer")
-            if max_tasks_per_child <= 0:
-                raise ValueError("max_tasks_per_child must be >= 1")
-            start_method = getattr(mp_context, "get_start_method", lambda **_: None)
-            if mp_context is not None and start_method(allow_none=False) == "fork":
+            _arguments.whole("max_tasks_per_child", max_tasks_per_child, 1, sys.maxsize)
+            if _start_method(mp_context) == "fork":
                 raise ValueError("max_tasks_per_child is incompatible with the 'fork' start method")
         settings = {
             "max_jobs": max_tasks_per_child or 0,
-            "attempts": attempts,
-            "job_timeout": job_timeout,
+            "attempts": _arguments.whole("attempts", attempts, 1, 255),
+            "job_timeout": _seconds("job_timeout", job_timeout),
             "max_memory": max_memory,
-            "startup_timeout": startup_timeout,
+            "startup_timeout": _seconds("startup_timeout", startup_timeout),
             "at": at,
             "grace": 0.0,
+            # As in the standard library.
+            "on_demand": _start_method(mp_context) != "fork",
             "drain_timeout": _FOREVER,
             "capacity": _MAX_WAITING,
             "message_bytes": (_MAX_CALL, _MEMORY),
         }
+        if max_memory is not None:
+            _arguments.whole("max_memory", max_memory, 1, sys.maxsize)
         given = {name: value for name, value in settings.items() if value is not None}
         self._max_workers = max_workers
         self._mp_context = mp_context or multiprocessing.get_context("spawn")
@@ -193,7 +200,7 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
 
     @property
     def _processes(self) -> dict[int, _Worker]:
-        return {pid: _Worker(pid) for _, pid in self.workers}
+        return {pid: _Worker(pid) for pid in self._state.started()}
 
     @property
     def _executor_manager_thread(self) -> threading.Thread | None:
@@ -209,6 +216,15 @@ class ProcessPoolExecutor(concurrent.futures.Executor):
 
     def __repr__(self) -> str:
         return f"<ProcessPoolExecutor with {self._max_workers} workers>"
+
+
+def _start_method(context: Any) -> str | None:
+    method = getattr(context, "get_start_method", None)
+    return None if method is None else method(allow_none=False)
+
+
+def _seconds(name: str, value: float | None) -> float | None:
+    return None if value is None else _arguments.seconds(name, value)
 
 
 class _Worker:
@@ -322,9 +338,28 @@ class _State:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     def _start(self) -> None:
+        folder = None
+        try:
+            folder = _Folder()
+            pool = self._start_pool(folder)
+        except BaseException as error:
+            if folder is not None:
+                folder.remove()
+            if isinstance(error, OSError) and not isinstance(error, Error):
+                raise _system.refused("the pool can't be started", error) from error
+            raise
+        self._weak_pool = weakref.ref(pool)
+        self._folder = folder
+        # Set last: from now on other threads submit to it.
+        self._pool = pool
+        self._thread = threading.Thread(
+            target=_listen, args=(self, pool), name="ipc-executor", daemon=True
+        )
+        self._thread.start()
+
+    def _start_pool(self, folder: _Folder) -> _ipc.RawPool:
         from multiprocessing import spawn, util
 
-        folder = _Folder()
         initializer = folder.dumps(self._initializer)
         preparation = spawn.get_preparation_data("ipc-worker")
         start = {"preparation": preparation, "initializer": initializer}
@@ -335,15 +370,7 @@ class _State:
         )
         flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", program, str(folder.path)]
-        pool = _ipc.RawPool(self._workers, command, self._settings)
-        self._weak_pool = weakref.ref(pool)
-        self._folder = folder
-        # Set last: from now on other threads submit to it.
-        self._pool = pool
-        self._thread = threading.Thread(
-            target=_listen, args=(self, pool), name="ipc-executor", daemon=True
-        )
-        self._thread.start()
+        return _ipc.RawPool(self._workers, command, self._settings)
 
     def _hear(self, event: Any) -> None:
         """Apply the outcome of a call to its future."""
@@ -404,6 +431,20 @@ class _State:
             return
         if thread is not threading.current_thread():
             thread.join()
+
+    def started(self) -> list[int]:
+        """Return the workers' process ids, once there is one for each open call or all are there.
+
+        The pool's own thread starts them some moments after `submit`.
+        """
+        end = time.monotonic() + _STARTED_WITHIN
+        while True:
+            pool = self._pool
+            workers = self.workers()
+            wanted = 0 if pool is None else min(self._workers, len(pool.open_futures()))
+            if len(workers) >= wanted or time.monotonic() > end:
+                return [pid for _, pid in workers]
+            time.sleep(0.001)
 
     def workers(self) -> list[tuple[int, int]]:
         pool = self._pool

@@ -12,8 +12,10 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+import pickle
 import random
 import re
+import sys
 import threading
 import time
 import warnings
@@ -21,7 +23,7 @@ import weakref
 from multiprocessing import util
 from typing import Any, Generic, TypeVar
 
-from . import _ipc, codecs
+from . import _arguments, _ipc, _system, codecs
 from ._ipc import Delivery
 from .errors import Full, NotFound, Removed
 
@@ -42,18 +44,26 @@ class _Base(Generic[T]):
     """A queue with a unique name, which is removed when its creator no longer uses it."""
 
     def __init__(self, maxsize: int, memory: int, at: str | None, allow_pickle: bool) -> None:
-        if maxsize > _MOST_PLACES:
-            raise ValueError(f"maxsize is {maxsize}: at most {_MOST_PLACES}")
-        self._maxsize = maxsize if maxsize > 0 else 0
+        # As in `multiprocessing`, less than one means without a limit.
+        maxsize = max(0, _arguments.whole("maxsize", maxsize, -sys.maxsize, _MOST_PLACES))
+        memory = _arguments.whole("memory", memory, 0, sys.maxsize)
+        if at is not None and not isinstance(at, str):
+            raise TypeError(f"an address is a str, not {type(at).__name__}")
+        self._maxsize = maxsize
         _sweep()
         name = random.SystemRandom().randbytes(8).hex()
-        address = f"shm:{_namespace()}/{name}" if at is None else f"{at.rstrip('/')}/py-{name}"
+        try:
+            namespace = _namespace()
+        except OSError as error:
+            raise _system.refused("the queue can't be created", error) from error
+        address = f"shm:{namespace}/{name}" if at is None else f"{at.rstrip('/')}/py-{name}"
         if not allow_pickle:
             codecs.refuse_pickle(address, "pickle")
         settings = {
             "capacity": self._maxsize or _PLACES,
             "pool_bytes": memory,
-            "max_message_bytes": min(memory, 1 << 30),
+            # With one that takes all of the memory, the queue would hold no second one.
+            "max_message_bytes": min(memory // 2, 1 << 30),
             "attempt_limit": 250,
             "crash_limit": 250,
             "backoff": 0,
@@ -66,7 +76,8 @@ class _Base(Generic[T]):
 
     def _attach(self, raw: _ipc.RawQueue) -> None:
         self._raw = raw
-        self._codec = codecs.PickleCodec(for_multiprocessing=True)
+        codec = codecs.PickleCodec(for_multiprocessing=True)
+        self._encode, self._decode = codec.encode, codec.decode
         self._closed = False
 
     def __getstate__(self) -> Any:
@@ -88,10 +99,13 @@ class _Base(Generic[T]):
             raise ValueError(f"Queue {self!r} is closed")
 
     def _put(self, obj: T, timeout: float | None) -> None:
-        body = self._codec.encode(obj)
+        body = self._encode(obj)
         try:
             # Usually there is room.
-            self._send(body, 0)
+            if type(body) is bytes:
+                self._raw.put(body, 0)
+            else:
+                self._raw.put_parts(body, 0)  # type: ignore[arg-type]
         except Full:
             if timeout == 0:
                 raise
@@ -130,18 +144,18 @@ class _Base(Generic[T]):
         return self._maxsize or _PLACES
 
     def _receive(self, timeout: float | None) -> Delivery:
-        return self._raw.get(timeout, self._codec.decode)
+        return self._raw.get(timeout, self._decode)
 
     def _take(self, timeout: float | None) -> Any:
         # A message that can't be unpickled becomes a dead letter.
-        return self._raw.take(timeout, self._codec.decode, True)
+        return self._raw.take(timeout, self._decode, True, pickle.loads)
 
     def _data(self, delivery: Delivery) -> Any:
         """Return the object. A message that can't be unpickled becomes a dead letter."""
         try:
             return delivery.data
         except Exception as error:
-            delivery.bury(f"{type(error).__name__}: {error}")
+            delivery.bury(_reason(error))
             raise
 
     def empty(self) -> bool:
@@ -153,7 +167,7 @@ class Queue(_Base[T]):
     """A `multiprocessing.Queue` that survives the death of every process.
 
     `maxsize=0` is 16,384 places, not infinitely many. `memory` is for objects of more than 192
-    bytes, pickled; 16 MiB by default. An object that is larger raises `TooLarge` in `put`.
+    bytes, pickled; 16 MiB by default. An object larger than half of it raises `TooLarge` in `put`.
 
     With `at="nats://HOST"` the queue is at that server, for processes of several machines. That
     needs `allow_pickle=True`: a pickle from anyone who can reach the server runs code here.
@@ -345,6 +359,15 @@ os.register_at_fork(before=_mark_shared)
 
 def _is_exiting() -> bool:
     return bool(getattr(util, "_exiting", False))
+
+
+def _reason(error: Exception) -> str:
+    name = type(error).__name__
+    try:
+        text = f"{name}: {error}"
+    except Exception:  # Its own method fails.
+        text = name
+    return text.encode(errors="replace").decode()
 
 
 def _limit(block: bool, timeout: float | None) -> float | None:

@@ -42,7 +42,7 @@ class SharedBuffer:
 
     def read(self, offset: int = 0, size: int | None = None) -> bytes:
         """Return a copy of `size` bytes at `offset`; without `size`, of all bytes from there."""
-        return self._raw.read(offset, len(self) - offset if size is None else size)
+        return self._raw.read(offset, size)
 
     def write(self, data: Any, offset: int = 0) -> None:
         """Copy anything that exports bytes, such as an array, to `offset`."""
@@ -89,6 +89,8 @@ class SharedBuffer:
         return _ipc.remove_buffer(self.namespace, self.name)
 
     def _range(self, part: slice) -> tuple[int, int]:
+        if not isinstance(part, slice):
+            raise TypeError(f"a shared buffer has slices only, not {type(part).__name__}")
         start, stop, step = part.indices(len(self))
         if step != 1:
             raise ValueError("a slice of a shared buffer has no step")

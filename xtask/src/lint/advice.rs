@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -18,16 +19,19 @@ use xtask::cargo;
 
 use super::{rust_files, without_tests};
 
+mod python;
+
 const LIST: &str = "xtask/advice.toml";
 
 /// The crates whose texts users read.
-const PRODUCT: [&str; 6] = [
+const PRODUCT: [&str; 7] = [
     "ipc-proto",
     "ipc-shm",
     "ipc-queue",
     "ipc-nats",
     "ipc-node",
     "ipc-cli",
+    "ipc-python",
 ];
 
 /// Code for tests only, which is not in a module `tests`.
@@ -141,6 +145,9 @@ fn texts_with<'a>(part: &str, advice: &'a [Advice]) -> BTreeSet<&'a str> {
 /// Returns whether `code` has a test function of this name: one under an attribute `#[test]`, or one
 /// in the list of a macro such as `on_each_server!`, which has a line for each.
 fn has_test(code: &str, name: &str) -> bool {
+    if name.starts_with("test_") && code.contains(&format!("\ndef {name}(")) {
+        return true; // One of Python.
+    }
     let Some((before, _)) = code.split_once(&format!("fn {name}(")) else {
         return false;
     };
@@ -152,22 +159,37 @@ fn all_advice() -> Result<Vec<Advice>> {
     let mut advice = Vec::new();
     for package in PRODUCT {
         for path in rust_files(&cargo::root().join(package).join("src"))? {
-            let code = std::fs::read_to_string(&path)
-                .with_context(|| format!("reading {}", path.display()))?;
-            let file = path.strip_prefix(cargo::root()).context("below the root")?;
-            let file = file.display().to_string();
-            if FOR_TESTS.iter().any(|part| file.starts_with(part)) {
-                continue;
-            }
-            for (line, text) in strings(without_tests(&path, &code)) {
-                if is_advice(&text) {
-                    let place = format!("{file}:{line}");
-                    advice.push(Advice { place, text });
-                }
-            }
+            add_advice(&mut advice, &path, |code| {
+                strings(without_tests(&path, code))
+            })?;
         }
     }
+    for path in python::files()? {
+        add_advice(&mut advice, &path, python::strings)?;
+    }
     Ok(advice)
+}
+
+/// Adds the advice of a file of the product.
+fn add_advice(
+    advice: &mut Vec<Advice>,
+    path: &Path,
+    strings: impl Fn(&str) -> Vec<(usize, String)>,
+) -> Result<()> {
+    let file = path.strip_prefix(cargo::root()).context("below the root")?;
+    let file = file.display().to_string();
+    if FOR_TESTS.iter().any(|part| file.starts_with(part)) {
+        return Ok(());
+    }
+    let code =
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    for (line, text) in strings(&code) {
+        if is_advice(&text) {
+            let place = format!("{file}:{line}");
+            advice.push(Advice { place, text });
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether `text` reads like advice: a clause of it begins with a verb, or it names a

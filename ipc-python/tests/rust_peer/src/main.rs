@@ -34,10 +34,11 @@ struct Done {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [command, address, encoding] = &arguments[..] else {
-        return Err("rust-peer work|send|hold QUEUE msgpack|json".into());
+        return Err("rust-peer work|send|hold QUEUE msgpack|json|postcard".into());
     };
     let encoding = match &encoding[..] {
         "json" => Encoding::Json,
+        "postcard" => Encoding::Postcard,
         _ => Encoding::MessagePack,
     };
     let options = QueueOptions::new().encoding(encoding);
