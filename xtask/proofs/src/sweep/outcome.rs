@@ -129,10 +129,12 @@ impl Message {
 
     /// The payload that its number makes.
     pub fn payload(number: u64) -> Vec<u8> {
-        let bytes = match number {
-            ..FIRST_CHUNKED => INLINE,
-            ..FIRST_SHORT => CHUNKED,
-            _ => SHORT,
+        let bytes = if number < FIRST_CHUNKED {
+            INLINE
+        } else if number < FIRST_SHORT {
+            CHUNKED
+        } else {
+            SHORT
         };
         numbered::message(number, bytes)
     }
