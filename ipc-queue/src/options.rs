@@ -319,6 +319,7 @@ impl QueueOptions {
             attach_as: self.attach_as,
         };
         connector::open(address, &request)
+            .map_err(|error| error.about(&without_secrets(&address.to_string())))
     }
 
     /// Returns `base` with the settings that were given, and a request that requires these of an

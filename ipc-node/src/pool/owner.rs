@@ -91,8 +91,6 @@ impl fmt::Display for PoolOwner {
 
 pub(super) fn program() -> String {
     let program = std::env::args_os().next().unwrap_or_default();
-    let name = Path::new(&program)
-        .file_name()
-        .unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
 }

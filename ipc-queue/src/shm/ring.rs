@@ -44,8 +44,8 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use ipc_proto::QueueSettings;
 
 use super::cell::{Cell, Tally};
-use super::chunk::TagFields;
 use super::memory::{Memory, RingWord, Word};
+use super::tag::TagFields;
 use super::word::{CellKind, Lap, Position, State};
 
 pub use batches::{Few, TOGETHER};

@@ -7,9 +7,10 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering::Acquire;
 
-use super::{First, HEAD};
+use super::First;
 use crate::shm::memory::{Memory, Word};
 use crate::shm::ring::Ring;
+use crate::shm::tag::HEAD;
 
 /// A chunk that was free when it was checked. With the chunks behind it, which were also free, it
 /// is long enough.

@@ -9,9 +9,9 @@ use std::hash::Hasher;
 
 use super::world::{Place, Shape};
 use crate::shm::cell::ClaimWord;
-use crate::shm::chunk::TagFields;
 use crate::shm::memory::CELL_WORDS;
 use crate::shm::ring::seen_in;
+use crate::shm::tag::TagFields;
 use crate::shm::word::{CellKind, Inside, Lap, Seat, State};
 
 /// What a note of time is about.
@@ -220,8 +220,7 @@ impl Ledger {
         tags: Tags<'_>,
     ) -> Verdict {
         self.unsee_chunks(|unit| tags.at(unit).cell == Some(index));
-        let words = tags.words;
-        let me = self.seat(actor);
+        let (words, me) = (tags.words, self.seat(actor));
         let may_act_for = |owner: Option<Seat>| owner == me || self.is_dead(owner);
         if let Some(head) = governor(words, index) {
             let owned = matches!(head.kind, CellKind::Writing | CellKind::Leased);

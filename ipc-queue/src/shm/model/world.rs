@@ -15,8 +15,8 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use super::ledger::{Ledger, Tags, Verdict};
-use crate::shm::chunk::TagFields;
 use crate::shm::memory::{CELL_WORDS, Memory, RingWord, Word};
+use crate::shm::tag::TagFields;
 use crate::shm::word::{Position, State};
 
 /// Ends the run of an operation that reached its next shared access.

@@ -1,5 +1,6 @@
 //! The content of the queue when an operation begins.
 
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -107,14 +108,8 @@ impl Scenery {
             }
             Self::ChunkReady => send(queue, [FIRST_CHUNKED]),
             Self::NoChunk => send(queue, FIRST_CHUNKED..FIRST_CHUNKED + 2),
-            Self::ShortChunks => {
-                send(queue, FIRST_SHORT..FIRST_SHORT + 3)?;
-                (0..3).try_for_each(|_| Ok(receive(queue)?.ack()?))
-            }
-            Self::ShortChunkReady => {
-                send(queue, FIRST_SHORT..FIRST_SHORT + 2)?;
-                Ok(receive(queue)?.ack()?)
-            }
+            Self::ShortChunks => send_and_ack(queue, FIRST_SHORT..FIRST_SHORT + 3, 3),
+            Self::ShortChunkReady => send_and_ack(queue, FIRST_SHORT..FIRST_SHORT + 2, 1),
             Self::PeerHolds => {
                 send(queue, [1])?;
                 kept(receive(peer)?);
@@ -204,6 +199,12 @@ pub fn kept<T>(held: T) {
 pub fn pass(queue: &ByteQueue) -> Result<()> {
     send(queue, [99])?;
     Ok(receive(queue)?.ack()?)
+}
+
+/// Sends these messages and acks the first few.
+fn send_and_ack(queue: &ByteQueue, numbers: Range<u64>, acked: usize) -> Result<()> {
+    send(queue, numbers)?;
+    (0..acked).try_for_each(|_| Ok(receive(queue)?.ack()?))
 }
 
 /// Ends a lease: shortens it, and waits until it is over.
