@@ -1,9 +1,14 @@
 //! The process that has a pool, for errors that name it.
 
 use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use ipc_queue::transport::LeaseInfo;
 use ipc_shm::{Participant, ProcessIdentity};
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 /// The process that has a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,10 +52,10 @@ impl PoolOwner {
         }
     }
 
-    /// Returns the process at the other end of a socket.
-    pub(super) fn serving(path: &std::path::Path) -> Self {
-        let peer = std::os::unix::net::UnixStream::connect(path).ok();
-        let peer = peer.and_then(|peer| rustix::net::sockopt::socket_peercred(peer).ok());
+    /// Returns the process at the other end of a socket. Does not wait for one that is stopped.
+    pub(super) fn serving(path: &Path) -> Self {
+        let peer = connected(path).and_then(|peer| Ok(socket_peercred(peer)?));
+        let peer = peer.ok();
         let pid = peer.map_or(0, |peer| peer.pid.as_raw_pid().cast_unsigned());
         let comm = std::fs::read_to_string(format!("/proc/{pid}/comm"));
         Self {
@@ -59,6 +64,13 @@ impl PoolOwner {
             program: comm.unwrap_or_default().trim().to_owned(),
         }
     }
+}
+
+fn connected(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
 }
 
 impl fmt::Display for PoolOwner {
@@ -79,8 +91,6 @@ impl fmt::Display for PoolOwner {
 
 pub(super) fn program() -> String {
     let program = std::env::args_os().next().unwrap_or_default();
-    let name = std::path::Path::new(&program)
-        .file_name()
-        .unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
 }
