@@ -54,13 +54,39 @@ fn handlers() -> Handlers {
 
 #[test]
 fn worker() {
-    handlers().work_if_worker();
+    let mut handlers = handlers();
+    handlers.add("program with a pool", |(): (), _: &Context<'_>| {
+        let output = program("program_with_a_pool").output()?;
+        Ok::<_, io::Error>(output.status.success())
+    });
+    handlers.work_if_worker();
+}
+
+/// A program that a worker starts.
+#[test]
+fn program_with_a_pool() {
+    if std::env::var_os("IPC_POOL_WORKER").is_some() {
+        handlers().work_if_worker();
+        let pool = processes().workers(1).start().unwrap();
+        assert_eq!(wait::<u64>(pool.submit("square", &4_u64).unwrap()), Ok(16));
+    }
+}
+
+#[test]
+fn a_program_that_a_worker_starts_may_have_a_pool() {
+    let pool = processes().workers(1).start().unwrap();
+    let ticket = pool.submit("program with a pool", &()).unwrap();
+    assert_eq!(wait(ticket), Ok(true));
+}
+
+fn program(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("it has a path"));
+    command.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+    command
 }
 
 fn processes() -> PoolBuilder {
-    let mut command = Command::new(std::env::current_exe().expect("it has a path"));
-    command.args(["--exact", "worker", "--nocapture", "--test-threads=1"]);
-    Pool::builder().command(command)
+    Pool::builder().command(program("worker"))
 }
 
 /// Returns a pool at an address that no other test uses.
