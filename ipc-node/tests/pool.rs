@@ -1,6 +1,5 @@
-//! The pool with real workers, which are really killed.
-//!
-//! Workers are this test program again, as its test `worker`.
+//! The pool with real workers, which are really killed. Workers are this test program again, as its
+//! test `worker`.
 
 mod waiting;
 
