@@ -213,10 +213,11 @@ impl<'q> Outgoing<'q> {
         }
     }
 
-    /// Waits for room in slices. The server of a served queue has to answer each, so a hanging
-    /// server is noticed.
+    /// Waits for room. Over a server it waits in slices: the server has to answer each, so a hanging
+    /// server is noticed. In shared memory it waits once, so that it counts as refused once.
     fn loan(&self, bytes: usize, options: &SendOptions) -> Result<Loan<'_>, SendTimeoutError> {
         const SLICE: Duration = Duration::from_secs(1);
+        let is_served = !self.queue.transport().address().starts_with("shm:");
         let timeout = self.what.timeout;
         let deadline = timeout.and_then(|time| Instant::now().checked_add(time));
         loop {
@@ -224,10 +225,12 @@ impl<'q> Outgoing<'q> {
             let wait = match left {
                 // Without waiting, the error says more exactly what is missing.
                 Some(Duration::ZERO) => Wait::No,
+                None if !is_served => Wait::Forever,
+                Some(left) if !is_served => Wait::at_most(left),
                 left => Wait::at_most(left.map_or(SLICE, |left| left.min(SLICE))),
             };
             match self.sender.loan_with(bytes, &options.clone().wait(wait)) {
-                Err(error) if error.is_timeout() && wait != Wait::No => {}
+                Err(error) if error.is_timeout() && wait != Wait::No && is_served => {}
                 lent => return lent,
             }
         }

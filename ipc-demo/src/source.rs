@@ -130,7 +130,7 @@ impl Job {
         }
     }
 
-    /// The next part's content, from its beginning, and its greatest length, as far as is known.
+    /// The content of the next part, and its maximum length, as far as that is known.
     ///
     /// # Errors
     /// The system's error about the file.

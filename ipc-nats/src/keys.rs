@@ -41,13 +41,13 @@ pub(crate) struct Claim {
     id: MessageId,
     /// The time of the claim, in nanoseconds since 1970.
     since: u64,
-    /// Its place; `None`: it was sent and settled.
+    /// The message's place. `None` once it was sent and settled.
     place: Option<String>,
 }
 
 /// The answer to a request for a key.
 enum Verdict {
-    /// Free: a claim replaces the record with this sequence.
+    /// The key is free. A claim must name this sequence, that of the record which it replaces.
     Free(u64),
     InUse,
     Sent(MessageId),

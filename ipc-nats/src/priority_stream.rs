@@ -97,7 +97,8 @@ pub(crate) fn ack_wait(settings: &QueueSettings) -> Duration {
 }
 
 const DEATH_NOTICED_WITHIN: Duration = Duration::from_secs(5);
-/// A live holder returns what it held too long by itself, on time: the server must not be first.
+/// Added to the ack wait. A live holder itself returns a message that it held for too long, and must
+/// do so before the server does.
 const MARGIN: Duration = Duration::from_secs(1);
 
 impl PriorityStream {

@@ -18,7 +18,7 @@ use ipc_proto::{Kind, MessageId, Timestamp};
 use ipc_queue::{DeadReason, Metadata};
 use serde::{Deserialize, Serialize};
 
-/// The data about a message besides its payload.
+/// Everything about a message except its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) state: State,

@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     held: Mutex<HashMap<u64, Held>>,
     loans: Mutex<HashMap<u64, Lent>>,
     tickets: AtomicU64,
-    /// Held messages changed: for the task that keeps leases.
+    /// Notified when `held` changes. The task that keeps leases waits for it.
     pub(crate) changed: Arc<Notify>,
     /// The waiters without a thread, for items and for room.
     pub(crate) waiters: [Arc<Waiters>; 2],

@@ -142,6 +142,25 @@ fn a_missing_handler_is_added_before_the_worker_works() {
     assert_eq!(square(&pool("worker").start().unwrap()), Ok(9));
 }
 
+/// A worker whose program forgot to work.
+#[test]
+fn worker_that_starts_a_pool() {
+    if env::var_os("IPC_POOL_WORKER").is_some() {
+        let refused = pool("worker").start().map(drop).unwrap_err();
+        assert!(matches!(refused, PoolError::InWorker), "{refused}");
+    }
+}
+
+#[test]
+fn a_worker_starts_no_pool_before_it_works() {
+    let refused = square(&pool("worker_that_starts_a_pool").start().unwrap()).unwrap_err();
+    advises(
+        refused,
+        "call `Handlers::work_if_worker` before a pool is started",
+    );
+    assert_eq!(square(&pool("worker").start().unwrap()), Ok(9));
+}
+
 #[test]
 fn an_address_with_a_pool_is_left_for_another_or_freed() {
     let address = |name: &str| format!("shm:default/advice-{name}-{}", std::process::id());

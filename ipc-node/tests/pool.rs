@@ -91,7 +91,22 @@ fn die(signal: i32) -> ! {
 
 #[test]
 fn worker() {
-    handlers().work_if_worker();
+    let mut handlers = handlers();
+    handlers.add("program with a pool", |(): (), _: &Context<'_>| {
+        let output = program("program_with_a_pool").output()?;
+        Ok::<_, std::io::Error>(output.status.success())
+    });
+    handlers.work_if_worker();
+}
+
+/// A program that a worker starts.
+#[test]
+fn program_with_a_pool() {
+    if std::env::var_os("IPC_POOL_WORKER").is_some() {
+        handlers().work_if_worker();
+        let pool = pool(1).start().unwrap();
+        assert_eq!(wait::<u64>(pool.submit("square", &4_u64).unwrap()), Ok(16));
+    }
 }
 
 fn program(test: &str) -> Command {
@@ -120,6 +135,13 @@ fn said_in(file: &Path) -> i32 {
         pid.is_some()
     });
     pid.expect("just seen")
+}
+
+#[test]
+fn a_program_that_a_worker_starts_may_have_a_pool() {
+    let pool = pool(1).start().unwrap();
+    let ticket = pool.submit("program with a pool", &()).unwrap();
+    assert_eq!(wait(ticket), Ok(true));
 }
 
 #[test]

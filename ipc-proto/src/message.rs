@@ -27,7 +27,8 @@ pub enum Kind {
 pub enum Signal {
     /// A sign of life.
     Heartbeat,
-    /// A request to stop after this message.
+    /// A request to stop after this message. One receiver gets it: send one for each, or close the
+    /// queue to stop all.
     Shutdown,
 }
 

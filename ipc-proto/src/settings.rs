@@ -26,7 +26,7 @@ pub struct QueueSettings {
     /// The maximum payload size, in bytes. At most 1 GiB.
     pub max_message_bytes: u32,
     /// Memory for payloads that do not fit inline, in bytes. While it is used up, a send waits as
-    /// for a full queue.
+    /// for a full queue. In shared memory a payload takes its size, rounded up to a cache line.
     pub pool_bytes: u64,
     /// The number of attempts before a message becomes a dead letter, however they ended. Snoozing
     /// does not count as an attempt. 1 to 250.

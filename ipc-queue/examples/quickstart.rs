@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipc_queue::{Queue, RecvTimeoutError};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> anyhow::Result<()> {
     let jobs = Queue::<String>::open("shm:jobs")?; // any process, the same queue
     if std::env::args().nth(1).as_deref() != Some("work") {
         for n in 1..=10 {

@@ -1,29 +1,50 @@
-//! A payload of any size that is written where it is read.
+//! Images of 8 MiB that are read where they were written: the queue copies nothing.
 //!
-//! `cargo run -p ipc-queue --example zero_copy`
+//! `cargo run -p ipc-queue --example zero_copy -- view`, in as many terminals as you like, and
+//! `head -c 80M /dev/urandom | cargo run -p ipc-queue --example zero_copy -- camera`.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 
-use ipc_queue::{ByteQueue, remove};
+use ipc_queue::{ByteQueue, QueueOptions};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let address = "shm:example-zero-copy";
-    let queue = ByteQueue::open(address)?;
-    let sender = queue.sender();
-    let mut loan = sender.loan(100_000)?; // memory of the queue, and a place in it
-    File::open("/dev/urandom")?.read_exact(&mut loan)?; // the kernel writes into it …
-    loan.publish()?; // … if dropped instead, nothing would be sent
+const IMAGE: u32 = 8 << 20;
 
-    let receiver = queue.receiver();
-    let delivery = receiver.recv()?;
-    let ones: u32 = delivery
-        .payload()
-        .iter()
-        .map(|byte| byte.count_ones())
-        .sum();
-    println!("{ones} of {} bits are ones", 8 * delivery.payload().len()); // … and we read it
-    delivery.ack()?;
-    remove(address)?;
-    Ok(())
+fn main() -> anyhow::Result<()> {
+    let images = QueueOptions::new()
+        .capacity(8)
+        .max_message_bytes(IMAGE)
+        .pool_bytes(8 * u64::from(IMAGE)) // room for eight images
+        .open_bytes("shm:example-zero-copy")?;
+    match std::env::args().nth(1).as_deref() {
+        Some("camera") => camera(&images),
+        Some("view") => view(&images),
+        _ => anyhow::bail!("usage: zero_copy view | camera"),
+    }
+}
+
+fn camera(images: &ByteQueue) -> anyhow::Result<()> {
+    let sender = images.sender();
+    loop {
+        let mut image = sender.loan(IMAGE as usize)?; // memory of the queue, and a place in it
+        match std::io::stdin().read_exact(&mut image) {
+            Ok(()) => image.publish()?, // the kernel has written into it
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()), // not sent
+            Err(error) => return Err(error.into()),
+        };
+    }
+}
+
+fn view(images: &ByteQueue) -> anyhow::Result<()> {
+    let receiver = images.receiver();
+    loop {
+        let image = receiver.recv()?;
+        let pixels = image.payload(); // the same memory
+        let sum: u64 = pixels.iter().map(|&pixel| u64::from(pixel)).sum();
+        println!(
+            "mean {}, attempt {}",
+            sum / pixels.len() as u64,
+            image.attempt()
+        );
+        image.ack()?; // now the memory is free for another image
+    }
 }

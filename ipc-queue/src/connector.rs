@@ -140,7 +140,8 @@ fn connector(address: &Address, scheme: &str) -> Result<Arc<dyn Connector>, Queu
         QueueError::Address {
             address: without_secrets(&address.to_string()),
             reason: format!(
-                "unknown transport {scheme:?} (available: {}); register the connector of its crate",
+                "unknown transport {scheme:?} (available: {}); call the register function \
+                 of its crate first, such as ipc_nats::register()",
                 known.join(", ")
             ),
         }

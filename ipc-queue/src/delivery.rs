@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use ipc_proto::{Headers, Kind, MessageId};
+use ipc_proto::{Headers, Kind, MessageId, Timestamp};
 
 use crate::error::{BatchAckError, RecvError, RecvFailure, SettleError, SettleFailure};
 use crate::held::{Held, Holder};
@@ -110,6 +110,12 @@ impl<'a> ByteDelivery<'a> {
             Holder::Shm(delivery) => delivery.metadata(),
             Holder::Port(delivery) => delivery.metadata(),
         }
+    }
+
+    /// Returns the time of sending, by the sender's clock.
+    #[must_use]
+    pub fn sent_at(&self) -> Timestamp {
+        self.metadata().sent_at
     }
 
     /// Returns the kind of the message.

@@ -87,12 +87,14 @@ pub use send_options::{Key, OverflowPolicy, SendOptions};
 pub use sender::{SendValue, Sender};
 pub use settle::Nack;
 #[cfg(target_os = "linux")]
+#[doc(inline)]
 pub use shm::ShmQueue;
 pub use stats::QueueStats;
 #[cfg(target_os = "linux")]
+#[doc(inline)]
 pub use unix::{UnixQueue, UnixServer};
 
-/// The types of messages, and the settings of queues.
+// The types of messages, and the settings of queues.
 pub use ipc_proto::{
     Backoff, CodecError, Encoding, HeaderError, Headers, Kind, Message, MessageId, Name,
     PayloadName, Priority, QueueSettings, SenderId, Shape, ShapeError, Signal, Timestamp,

@@ -8,8 +8,8 @@
 //! So senders pay nothing for notifier threads and know nothing of them. A killed waiter is a
 //! killed sleeper, which the event count handles already. No file is needed for waking, so none
 //! must be named, protected, and removed after a crash. A FIFO would need all that, and would only
-//! save the notifier thread's turn: a few microseconds, while idle. `futex_waitv` would save the
-//! threads of many queues, but needs Linux 5.16.
+//! save the notifier thread's turn: a few microseconds, while idle. With `futex_waitv` one thread
+//! could wait at many queues, but it needs Linux 5.16.
 //!
 //! A woken waiter must answer. It scans; then it either reports that it found something, or waits
 //! again. A report wakes the next waiter, until one finds nothing. A waiter that is dropped instead

@@ -79,13 +79,18 @@ impl QueueOptions {
 
     /// Sets the memory for payloads that do not fit inline. Default 8 MiB.
     ///
-    /// In shared memory each such payload takes one piece of it. Pieces have the size of the largest
-    /// payload, a quarter of that, and so on, down to 1 KiB. The largest take half of the memory, and
-    /// the other sizes share the rest equally, but no size has more pieces than the queue holds
-    /// messages. A payload takes the smallest piece that is free and large enough. So a queue with
-    /// default settings holds 1,024 messages of up to 1 KiB, or 274 of 4 KiB, 70 of 16 KiB, 19 of
-    /// 64 KiB, 7 of 256 KiB, or 4 of 1 MiB. `ipc stat` shows these numbers of any queue, and a send
-    /// that finds no room says whether a place or memory was missing.
+    /// In shared memory each such payload takes its size, rounded up to a multiple of 64 bytes. If
+    /// `inline_bytes` is 896 or more, the multiple is larger: the largest power of two of which seven
+    /// fit into `inline_bytes`. If the memory is 2 GiB or more, it is the smallest power of two of
+    /// which less than 2^25 are needed. So rounding takes at most an eighth of the memory, except
+    /// for payloads of up to 448 bytes, and in memory of 2 GiB or more.
+    ///
+    /// Payloads of one size then fill the memory, except for a rest smaller than one of them. A queue
+    /// with default settings holds 1,024 messages of up to 8 KiB, or 512 of 16 KiB, 128 of 64 KiB, 32
+    /// of 256 KiB, or 8 of 1 MiB. Payloads of mixed sizes may leave gaps that are too small for the
+    /// next one. Headers of messages that need this memory count as part of the payload; there are
+    /// 4 KiB more that only such messages use. `ipc stat` shows how many messages fit into any queue.
+    /// A send that finds no room says whether a place or memory was missing.
     pub fn pool_bytes(mut self, bytes: u64) -> Self {
         self.settings.pool_bytes = bytes;
         self.given("pool_bytes")
@@ -314,6 +319,7 @@ impl QueueOptions {
             attach_as: self.attach_as,
         };
         connector::open(address, &request)
+            .map_err(|error| error.about(&without_secrets(&address.to_string())))
     }
 
     /// Returns `base` with the settings that were given, and a request that requires these of an

@@ -37,6 +37,7 @@ mod ring;
 mod sender;
 mod spin;
 mod stats;
+mod tag;
 mod tally;
 mod transport;
 mod wait_queue;

@@ -2,8 +2,7 @@
 //!
 //! For processes that cannot share memory with the processes of the queue: in containers, in
 //! sandboxes. [`UnixServer`] serves any opened queue, of any transport; [`UnixQueue`] uses one that
-//! is served. Read `unix/wire.rs` (the protocol), then `unix/server/connection.rs` (the server's
-//! side of a connection), then `unix/ports.rs` (the client's handles).
+//! is served.
 //!
 //! Each handle of a client has its own connection, and each connection has its own thread in the
 //! server. The stack of that thread holds the client's deliveries and loans. So there is no table
@@ -14,6 +13,9 @@
 //! it is lost: a `local:` queue ends with it, but a `shm:` queue does not. Both sides check the
 //! identity of their peer (SECURITY.md). Does not cross machines, and does not protect from
 //! processes of the same user.
+
+// Read `unix/wire.rs` (the protocol), then `unix/server/connection.rs` (the server's side of a
+// connection), then `unix/ports.rs` (the client's handles).
 
 mod client;
 mod failures;

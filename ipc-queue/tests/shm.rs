@@ -94,26 +94,32 @@ fn short_of_memory(shm: &Shm) -> ByteQueue {
 }
 
 #[test]
-fn headers_fit_after_the_largest_payload_even_while_the_pool_is_full() {
+fn headers_fit_after_payloads_that_fill_the_pool() {
     let shm = Shm::new();
     let queue = short_of_memory(&shm);
     let (sender, receiver) = (queue.sender(), queue.receiver());
-    sender.try_send(&content(1, LARGEST)).unwrap();
     let options = SendOptions::new().header("large", vec![7; 4000]).unwrap();
+    let options = options.wait(Wait::No);
     let payload = content(2, LARGEST);
-    let id = sender
-        .send_with(&payload, &options.clone().wait(Wait::No))
-        .unwrap();
-    let too_large = sender.send_with(&content(2, LARGEST + 1), &options.clone().wait(Wait::No));
+    let id = sender.send_with(&payload, &options).unwrap();
+    let too_large = sender.send_with(&content(2, LARGEST + 1), &options);
     let most = LARGEST;
     let bytes = LARGEST + 1;
     let expected = SendFailure::TooLarge { bytes, most };
     assert_eq!(too_large.unwrap_err().failure(), Some(&expected));
-    receiver.try_recv().unwrap().ack().unwrap();
     let held = receiver.try_recv().unwrap().into_owned();
     assert_eq!((held.metadata().id, held.payload()), (id, &payload[..]));
     assert_eq!(held.headers(), &options.headers);
     held.ack().unwrap();
+    // What is added to the pool is for headers only.
+    sender.try_send(&content(1, LARGEST)).unwrap();
+    assert!(sender.try_send(&content(2, 65)).is_err());
+    sender.send_with(&content(2, 65), &options).unwrap();
+    for number in [1, 2] {
+        let delivery = receiver.try_recv().unwrap();
+        assert_eq!(number_in(delivery.payload()), number);
+        delivery.ack().unwrap();
+    }
     shm.remove(&Name::new("short").unwrap()).unwrap();
 }
 

@@ -15,8 +15,6 @@ const SENDERS: u64 = 2;
 const RECEIVERS: usize = 2;
 const MESSAGES: u64 = 3_000;
 
-/// Two threads send, inline and in chunks. Two receive, nack some messages and ack the rest. Each
-/// message is acked once, complete.
 /// Small, so that everything runs out.
 fn settings() -> QueueSettings {
     QueueSettings {
@@ -33,6 +31,8 @@ fn settings() -> QueueSettings {
     }
 }
 
+/// Two threads send, inline and in chunks. Two receive, nack some messages and ack the rest. Each
+/// message is acked once, complete.
 #[test]
 fn messages_between_threads_arrive_once_and_whole() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();

@@ -61,7 +61,8 @@ impl Generation {
     }
 }
 
-/// A right that one process holds until it gives the right up. A forked child does not have it.
+/// A right that belongs to one process until that process gives it up. A forked child does not have
+/// it.
 #[derive(Debug)]
 pub(crate) struct Tenure {
     since: Generation,

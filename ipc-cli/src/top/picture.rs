@@ -12,21 +12,21 @@ use super::ui::{Sort, Ui};
 use super::watch::{Held, Line, NodeLine, View};
 use crate::format::shortened;
 
-/// In 80 columns there is room for all columns of rank 4 and below.
+/// In 80 columns there is room for all columns of rank 5 and below.
 const QUEUES: [Column; 14] = [
     ("QUEUE", 14, 0),
-    ("DEPTH", 7, 4),
+    ("DEPTH", 5, 4),
     (" READY", 6, 0),
     ("  HELD", 6, 1),
-    (" DELAY", 6, 6),
+    (" DELAY", 6, 7),
     ("  DEAD", 6, 1),
-    ("    SENT", 8, 3),
-    ("   ACKED", 8, 2),
+    ("   SENT", 7, 3),
+    ("  ACKED", 7, 2),
     ("OLDEST", 6, 3),
     (" EMPTY", 6, 5),
-    (" AGAIN", 6, 7),
-    (" PROCS", 6, 8),
-    ("DEATHS", 6, 5),
+    (" AGAIN", 6, 8),
+    (" PROCS", 6, 9),
+    ("DEATHS", 6, 6),
     ("STATE", 8, 2),
 ];
 /// The greatest width of a bar.
@@ -246,8 +246,8 @@ fn queue_table<'a>(queues: &[&'a Line], names: &Names<'_>, width: u16) -> Table<
             number(queue.held),
             number(queue.delayed),
             bad(queue.dead),
-            Cell::new(right(&per_second(queue.sent_per_second), 8)),
-            Cell::new(right(&per_second(queue.acked_per_second), 8)),
+            Cell::new(right(&per_second(queue.sent_per_second), 7)),
+            Cell::new(right(&per_second(queue.acked_per_second), 7)),
             Cell::new(right(&oldest, 6)),
             Cell::new(right(&empty, 6)),
             number(queue.redelivered),
@@ -395,9 +395,11 @@ fn bar(full: f64, cells: usize) -> String {
     "█".repeat(filled) + &"░".repeat(cells - filled)
 }
 
+/// Returns a rate in at most seven characters, up to a hundred million.
 pub fn per_second(rate: f64) -> String {
     match rate {
         rate if rate >= 1e6 => format!("{:.1}M/s", rate / 1e6),
+        rate if rate >= 1e5 => format!("{:.0}k/s", rate / 1e3),
         rate if rate >= 1e3 => format!("{:.1}k/s", rate / 1e3),
         rate => format!("{rate:.0}/s"),
     }

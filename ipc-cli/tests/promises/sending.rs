@@ -38,6 +38,17 @@ fn lines_without_room_are_counted() {
 }
 
 #[test]
+fn a_send_that_waits_in_vain_is_refused_once() {
+    let place = Place::new("refused-once");
+    let queue = place.make("jobs", &QueueOptions::new().capacity(1));
+    queue.sender().send(b"one").unwrap();
+    for (timeout, refused) in [("0s", 1), ("2100ms", 2)] {
+        run(&["send", &place.name("jobs"), "two", "--timeout", timeout]).expect(4);
+        assert_eq!(queue.transport().stats().unwrap().refused, refused);
+    }
+}
+
+#[test]
 fn a_duplicate_is_reported_in_text_in_json_and_by_its_code() {
     let place = Place::new("duplicate");
     place.make("jobs", &keyed());

@@ -1,5 +1,6 @@
 //! The configuration of a pool.
 
+use std::io::Write;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use super::Pool;
 use super::dead_letters::DeadLetterLimit;
 use super::error::PoolError;
 use super::leftovers::LeftoverJobs;
+use super::lifeline;
 use super::limits::{Limits, OnProgress, OnWorkerExit};
 use super::ownership;
 use super::program::Program;
@@ -283,7 +285,9 @@ impl PoolBuilder {
     /// or waited for.
     ///
     /// # Errors
-    /// [`PoolError`] if shared memory, threads or pipes cannot be created.
+    /// [`PoolError::InWorker`] in a worker of another pool that has not called
+    /// [`Handlers::work_if_worker`](super::Handlers::work_if_worker). Otherwise [`PoolError`] if
+    /// shared memory, threads or pipes cannot be created.
     pub fn start(self) -> Result<Pool, PoolError> {
         Pool::start(self)
     }
@@ -317,6 +321,18 @@ impl PoolBuilder {
         if is_wanted && !is_watched && !matches!(self.program, Program::Threads(_)) {
             let text = "max_memory_bytes needs /proc, which can't be read here: mount it";
             return Err(std::io::Error::other(text).into());
+        }
+        Ok(())
+    }
+
+    /// Refuses a pool in a worker that has not called
+    /// [`Handlers::work_if_worker`](super::Handlers::work_if_worker). The text is also written to
+    /// standard error, because its pool reads that, whatever the program does with the error.
+    pub(super) fn check_process(&self) -> Result<(), PoolError> {
+        let is_worker = lifeline::config_of_new_worker().is_some();
+        if is_worker && !matches!(self.program, Program::Threads(_)) {
+            let _ = writeln!(std::io::stderr(), "{}", PoolError::InWorker);
+            return Err(PoolError::InWorker);
         }
         Ok(())
     }

@@ -25,6 +25,13 @@ pub enum PoolError {
     /// A pipe, a thread or a process could not be created.
     #[error("the system refuses: {0}")]
     System(#[from] std::io::Error),
+    /// A pool started this process as a worker, and it did not begin to work. If it started a pool
+    /// instead, each of that pool's workers would do the same, without end.
+    #[error(
+        "this process is a worker of another pool: call `Handlers::work_if_worker` before a pool \
+         is started"
+    )]
+    InWorker,
     /// Another pool uses the address, and its process is alive.
     #[error("{owner} has a pool at {address:?}: end it, or choose another address")]
     Taken {

@@ -144,7 +144,7 @@ impl Letters {
                 },
             };
         }
-        // Handlers failed and workers died, and together they reached the queue's limit.
+        // Failures of handlers and deaths of workers together have reached the queue's limit.
         if letter.reason == DeadReason::Nacked && !letter.error.is_empty() {
             let message = letter.error.clone();
             let error = JobError::Failed { message, attempts };

@@ -10,9 +10,10 @@
 //! and kills the rest. One case remains: a worker that is killed from outside together with its
 //! pool kills nothing.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, PipeReader};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::process;
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::thread;
@@ -25,7 +26,7 @@ use nix::unistd::{Pid, getpgid, getpgrp, getppid, setpgid};
 use super::cancellations::Inbox;
 use super::error::PoolError;
 use super::ownership;
-use super::wire::WorkerConfig;
+use super::wire::{PLACE, WorkerConfig};
 
 /// Longer than the removal of a pool's queues takes.
 const REMOVAL: Duration = Duration::from_secs(5);
@@ -33,6 +34,7 @@ const REMOVAL: Duration = Duration::from_secs(5);
 /// is the longest time between the two.
 const LAST_LOOK: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_millis(1);
+const NULL: &str = "/dev/null";
 
 /// The process group that the pool made for this worker. Read once: a worker that ends leaves it,
 /// and must not kill the group in which it then is.
@@ -41,6 +43,23 @@ static GROUP: LazyLock<Pid> = LazyLock::new(getpgrp);
 /// The number of the job queue that this worker has opened. Another queue of this name belongs to
 /// another pool.
 pub(super) static JOBS: OnceLock<u64> = OnceLock::new();
+
+/// Returns the text of a worker's configuration, if a pool started this process as a worker and it
+/// has not begun to work.
+///
+/// The variable alone is not enough: the programs that a worker starts inherit it. But they do not
+/// inherit the pipe. The standard input of a worker that works is `/dev/null`.
+pub(super) fn config_of_new_worker() -> Option<String> {
+    let text = std::env::var(PLACE).ok()?;
+    let is_null = input_is_null().unwrap_or(false);
+    (!is_null).then_some(text)
+}
+
+fn input_is_null() -> io::Result<bool> {
+    let input = File::from(io::stdin().as_fd().try_clone_to_owned()?).metadata()?;
+    let null = fs::metadata(NULL)?;
+    Ok((input.mode(), input.rdev()) == (null.mode(), null.rdev()))
+}
 
 /// When the pool is gone, kills this process and everything it started. Also removes the queues, if
 /// the pool was its own.
@@ -52,7 +71,7 @@ pub(super) fn end_with_the_pool(config: WorkerConfig) -> io::Result<Arc<Inbox<Pi
     // Decides only how long to wait. The lock shows whether the pool is gone.
     let pool = getppid();
     let pipe = io::stdin().as_fd().try_clone_to_owned()?;
-    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    nix::unistd::dup2_stdin(File::open(NULL)?)?;
     let watched = pipe.try_clone()?;
     let inbox = Arc::new(Inbox::new(PipeReader::from(pipe))?);
     let reader = Arc::clone(&inbox);

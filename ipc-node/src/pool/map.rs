@@ -105,8 +105,8 @@ impl<'p, I: Serialize, Inputs: Iterator<Item = I>> Source<'p, Inputs> {
         }
     }
 
-    /// Submits the next input. If the stream has no job in flight, it waits for room: then others
-    /// fill the queue, and no answer signals that there is room.
+    /// Submits the next input. If the stream has no job in flight, it blocks until there is room:
+    /// the jobs in the queue are those of other callers, so no answer will say that there is room.
     fn submit_next<O>(&mut self, in_flight: usize) -> Next<O> {
         let Some(input) = self.waiting.take().or_else(|| self.inputs.next()) else {
             self.is_over = true;

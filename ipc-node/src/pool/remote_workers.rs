@@ -22,6 +22,7 @@ pub struct RemoteWorkers {
 
 impl RemoteWorkers {
     pub(super) fn start(builder: PoolBuilder) -> Result<Self, PoolError> {
+        builder.check_process()?;
         builder.check_names()?;
         builder.check_limits()?;
         let address = builder.address();

@@ -58,7 +58,7 @@ pub(super) struct Supervisor {
     ended: Vec<Ended>,
     /// The number of reports handled, and the time of the last change of that number.
     silence: (u64, Instant),
-    /// The time since when there is no worker, although jobs are not answered.
+    /// The time at which no worker was left while jobs were unanswered.
     alone_since: Option<Instant>,
 }
 
@@ -239,11 +239,17 @@ impl Supervisor {
             }
             self.shared.cancellations.dismiss(*start);
             let note = killed.take().map(|Killed(why)| why);
+            let was_ready = self
+                .shared
+                .state()
+                .workers
+                .get(start)
+                .is_some_and(|worker| worker.ready);
             self.ended.push(Ended {
                 start: *start,
                 status,
                 note: note.unwrap_or_else(|| explain(status)),
-                last_words: if status.success() {
+                last_words: if status.success() && was_ready {
                     String::new()
                 } else {
                     body.last_words()

@@ -33,7 +33,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Creates the entry of a job that was not begun, with the time by which it must be, if any.
+    /// Creates the entry of a new job. If a worker must begin it by some time, that is `begin_by`.
     pub(super) fn begun_by(begin_by: Option<(Instant, Duration)>) -> Self {
         Self {
             begin_by,

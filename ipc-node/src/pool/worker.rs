@@ -181,7 +181,7 @@ impl Handlers {
     /// ```
     #[must_use = "the process is to end with this code"]
     pub fn work_to_end(&self) -> Option<i32> {
-        let text = std::env::var(PLACE).ok()?;
+        let text = lifeline::config_of_new_worker()?;
         let Some(config) = WorkerConfig::from_text(&text) else {
             let text = format!("{PLACE} is {text:?}, which no pool of this version sets");
             complain(&text);

@@ -43,8 +43,8 @@ pub enum QueueError {
         /// The value that was required.
         wanted: String,
     },
-    /// There is no such queue.
-    #[error("there is no queue {name:?}")]
+    /// There is no such queue, or no process serves it.
+    #[error("there is no queue {name:?}{}", hint_of_missing(name))]
     NotFound {
         /// The queue's name.
         name: String,
@@ -121,4 +121,26 @@ pub enum QueueError {
     /// A failure of the transport.
     #[error("{0}")]
     Transport(String),
+}
+
+impl QueueError {
+    /// Names the queue by its address. A transport knows only the queue's name, or its file.
+    pub(crate) fn about(mut self, address: &str) -> Self {
+        if let Self::SettingsDiffer { name, .. }
+        | Self::PayloadDiffers { name, .. }
+        | Self::NotFound { name }
+        | Self::Exists { name } = &mut self
+        {
+            address.clone_into(name);
+        }
+        self
+    }
+}
+
+fn hint_of_missing(name: &str) -> &'static str {
+    if name.starts_with("unix:") {
+        ": no process serves one at that socket; start its server first"
+    } else {
+        ""
+    }
 }

@@ -127,6 +127,12 @@ impl RecvError {
     pub fn is_closed(&self) -> bool {
         self.failure == RecvFailure::Closed
     }
+
+    /// Returns whether a Shutdown message ended the call, so that this receiver's worker is done.
+    #[must_use]
+    pub fn is_shutdown(&self) -> bool {
+        self.failure == RecvFailure::Shutdown
+    }
 }
 
 impl TryRecvError {
@@ -141,6 +147,12 @@ impl TryRecvError {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.failure() == Some(&RecvFailure::Closed)
+    }
+
+    /// Returns whether a Shutdown message ended the call, so that this receiver's worker is done.
+    #[must_use]
+    pub fn is_shutdown(&self) -> bool {
+        self.failure() == Some(&RecvFailure::Shutdown)
     }
 
     /// Returns whether there was no message, or the queue is paused. A later call may succeed.
@@ -171,6 +183,12 @@ impl RecvTimeoutError {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.failure() == Some(&RecvFailure::Closed)
+    }
+
+    /// Returns whether a Shutdown message ended the call, so that this receiver's worker is done.
+    #[must_use]
+    pub fn is_shutdown(&self) -> bool {
+        self.failure() == Some(&RecvFailure::Shutdown)
     }
 
     /// Returns whether the time was up.

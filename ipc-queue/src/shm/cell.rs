@@ -49,8 +49,9 @@ impl Body {
     /// A mark above all possible chunk numbers. With the mark, a chunk number names no existing
     /// chunk. So headers need only be looked for when the chunk number is invalid.
     const HEADERS: u32 = 1 << 31;
-    /// The maximum number of chunks of a queue.
-    pub const MOST_CHUNKS: u32 = Self::HEADERS - 1;
+    /// The limit on the number of units of a queue.
+    #[cfg(test)]
+    pub const MOST_UNITS: u32 = Self::HEADERS - 1;
 
     /// Returns the same place, marked: headers follow the payload.
     #[must_use]
@@ -327,6 +328,17 @@ impl ClaimWord {
     /// Returns the generation.
     pub const fn occupancy(self) -> Lap {
         Lap::new(self.0)
+    }
+
+    #[cfg(test)]
+    pub const fn of_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// Returns those bits of the generation that are in `mask`, for a tag.
+    #[inline(always)]
+    pub const fn masked(self, mask: u64) -> u64 {
+        self.0 & mask
     }
 
     /// Returns the low bits of the generation, for a tag.

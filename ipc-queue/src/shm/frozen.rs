@@ -22,6 +22,7 @@
 //! recognized by their ids. After that, nothing more is added for that id.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,10 +32,8 @@ use ipc_shm::watch::Running;
 use ipc_shm::{Presence, clock};
 
 use super::cell::Cause;
-use super::geometry::Geometry;
 use super::keys::Refused;
 use super::keys::nanos;
-use super::memory::Memory;
 use super::payload;
 use super::word::CellKind;
 use super::{CLOSED, FROZEN, PAUSED, ShmQueue, ShmSender, WAS_CLOSED, WAS_PAUSED, by_priority};
@@ -320,19 +319,13 @@ impl Frozen {
         let contents = &self.queue.shared.contents;
         let levels = contents.levels.iter().enumerate().map(|(number, level)| {
             let geometry = level.payloads.geometry();
-            let free = |chunks: std::ops::Range<u32>| {
-                let tags = chunks.map(|chunk| level.ring.memory().chunk_tag(chunk).load(SeqCst));
-                tags.filter(|tag| level.ring.is_over(*tag)).count() as u64
-            };
-            let classes = geometry.classes.iter();
             let sender = self.sender.level(number);
             LevelRoom {
                 places: level.ring.count(CellKind::Free),
                 inline: [false, true].map(|headers| sender.inline_limit(headers)),
-                chunks: classes
-                    .map(|class| (class.chunk_bytes, free(class.chunks.clone())))
-                    .collect(),
-                for_headers: headers_room(geometry, free),
+                unit_bytes: geometry.unit_bytes,
+                plain_units: geometry.plain_units,
+                free: level.ring.free_units(geometry.units),
             }
         });
         Room {
@@ -357,11 +350,6 @@ impl Frozen {
 
 fn is_kept(kind: CellKind) -> bool {
     matches!(kind, CellKind::Ready | CellKind::Delayed | CellKind::Dead)
-}
-
-fn headers_room(geometry: &Geometry, free: impl Fn(std::ops::Range<u32>) -> u64) -> (usize, u64) {
-    let class = &geometry.for_headers;
-    (class.chunk_bytes, free(class.chunks.clone()))
 }
 
 impl ShmQueue {
@@ -454,9 +442,11 @@ struct LevelRoom {
     places: u64,
     /// The maximum bytes in a cell: without headers, and with them.
     inline: [usize; 2],
-    /// For each class, smallest first: the size of its chunks, and the number of free ones.
-    chunks: Vec<(usize, u64)>,
-    for_headers: (usize, u64),
+    unit_bytes: usize,
+    /// The number of units that messages without headers may use.
+    plain_units: u32,
+    /// The free units.
+    free: Vec<Range<u32>>,
 }
 
 /// The setting that is too small for a message.
@@ -488,11 +478,14 @@ impl Room {
         if all <= level.inline[usize::from(trailer > 0)] {
             return Ok(());
         }
-        let fits = |(size, free): &&mut (usize, u64)| *size >= all && *free > 0;
-        let headers = Some(&mut level.for_headers).filter(|_| trailer > 0);
-        let chunk = level.chunks.iter_mut().find(fits);
-        let chunk = chunk.or_else(|| headers.filter(fits));
-        chunk.ok_or(TooLittle::PoolBytes)?.1 -= 1;
+        let units = u32::try_from(all.div_ceil(level.unit_bytes)).unwrap_or(u32::MAX);
+        let limit = match trailer {
+            0 => level.plain_units,
+            _ => u32::MAX,
+        };
+        let fits = |free: &&mut Range<u32>| units <= free.end.min(limit).saturating_sub(free.start);
+        let free = level.free.iter_mut().find(fits);
+        free.ok_or(TooLittle::PoolBytes)?.start += units;
         Ok(())
     }
 }

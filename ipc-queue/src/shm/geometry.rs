@@ -13,14 +13,13 @@
 //! |---|---|
 //! | ring words, one cache line each | 4 × 64 |
 //! | cells: header, inline payload | 64 + inline size, each a multiple of 64 |
-//! | chunk tags | 8 each |
+//! | tags of units of payload memory | 8 each |
 //! | reasons of failures, one slot for each cell, at most 4,096 | 256 each |
-//! | chunks, smallest class first | their class's size |
+//! | units of payload memory | a power of two, at least 64, each |
 //!
-//! The largest class of chunks is for payloads with headers that do not fit into another chunk
-//! together. It is additional to the pool and has one eighth of the pool's size.
+//! A payload that does not fit its cell takes neighbouring units, together with its headers.
 //!
-//! Cells and chunks begin on page boundaries.
+//! Cells and payload memory begin on page boundaries.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -28,14 +27,13 @@ use std::time::Duration;
 use ipc_proto::{Backoff, Headers, Priority, QueueSettings, SettingsError};
 use ipc_shm::{CACHE_LINE_BYTES, fingerprint};
 
-use super::cell::Body;
 use super::keys::NOTE_WORDS;
 use super::memory::{CELL_WORDS, REASON_WORDS, RingWord};
 
 /// The fingerprint of the layout. It changes whenever this file, the cell header or the meaning of
 /// a word changes.
 pub const LAYOUT_HASH: u64 =
-    fingerprint(b"queue 10: state of runs headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons; marks");
+    fingerprint(b"queue 11: state of runs headers+body claim+expiry sender expiry+sequence sent due tally; keys; reasons; marks; units");
 /// The number of participant slots for tools, in addition to `max_participants`. Together they fit
 /// the nine bits of a slot number.
 pub const TOOL_SLOTS: u16 = 8;
@@ -50,14 +48,17 @@ const PAGE_BYTES: usize = 4096;
 pub(super) const LENGTH_BYTES: usize = 2;
 /// The maximum number of bytes after a payload: the length of its headers, and the headers.
 const MAX_TRAILER_BYTES: usize = LENGTH_BYTES + Headers::MAX_BYTES;
-const SMALLEST_CHUNK_BYTES: usize = 1024;
-const CLASS_FACTOR: usize = 4;
-const WARM_BYTES: usize = 4 << 20;
+/// The number of units of a payload just too large for its cell, if a cache line allows it.
+const LEAST_UNITS: usize = 7;
+/// The limit on the number of units, so that a tag has room for enough generations: in a queue of
+/// any capacity, its words repeat after 2^38 messages.
+const MOST_UNITS: usize = 1 << 25;
 /// The maximum number of slots for reasons. In queues with more messages, some reasons are dropped.
 const MOST_REASONS: u32 = 4096;
-/// The pool is this many times as large as the memory of the chunks for payloads with headers.
+/// The pool of the settings is this many times as large as the payload memory of a queue in which
+/// only payloads with headers need any.
 const HEADERS_SHARE: usize = 8;
-/// The memory of these chunks in a queue without a pool.
+/// The payload memory of such a queue at least.
 const LEAST_HEADERS_BYTES: usize = 1 << 16;
 const ID_PARAM: usize = 13;
 /// The parameters with up to six delays in milliseconds, two in each word.
@@ -76,43 +77,26 @@ pub struct Geometry {
     pub cell_bytes: usize,
     /// The offset of the cells.
     pub cells_at: usize,
-    /// The offset of the chunk tags.
+    /// The offset of the units' tags.
     pub tags_at: usize,
     /// The offset of the reasons of failures.
     pub reasons_at: usize,
     /// The number of slots for reasons.
     pub reasons: u32,
-    /// The classes of chunks, by size, smallest first.
-    pub classes: Vec<Class>,
-    /// The chunks for payloads with headers that fit into no other chunk together.
-    pub for_headers: Class,
+    /// The size of the largest payload.
+    pub largest_bytes: usize,
+    /// The offset of the payload memory.
+    pub pool_at: usize,
+    /// The size of a unit of payload memory: a power of two, at least a cache line.
+    pub unit_bytes: usize,
+    /// The exponent of that power.
+    pub unit_shift: u32,
+    /// The number of units.
+    pub units: u32,
+    /// The number of those, the first ones, that payloads without headers may use.
+    pub plain_units: u32,
     /// The size of this part.
     pub total_bytes: usize,
-}
-
-/// Chunks of one size.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Class {
-    /// The size of each chunk.
-    pub chunk_bytes: usize,
-    /// The numbers of its chunks.
-    pub chunks: Range<u32>,
-    /// The offset of the first chunk.
-    pub at: usize,
-}
-
-impl Class {
-    /// Returns the chunks to use in rotation while they suffice, and those for times when more are
-    /// in use.
-    ///
-    /// The first few megabytes stay in a core's cache and its TLB. With fewer chunks a sender would
-    /// often take one that is still in its receiver's own cache, which is slow, too.
-    pub fn warm_and_cold(&self) -> [Range<u32>; 2] {
-        let Range { start, end } = self.chunks;
-        let warm = u32::try_from(WARM_BYTES / self.chunk_bytes).unwrap_or(u32::MAX);
-        let split = start.saturating_add(warm.max(1)).min(end);
-        [start..split, split..end]
-    }
 }
 
 /// The place of the table of keys in a segment's body.
@@ -187,30 +171,14 @@ impl Geometry {
         let cell_bytes = HEADER_BYTES + inline_bytes;
         let cells_at = (RingWord::COUNT * CACHE_LINE_BYTES).next_multiple_of(PAGE_BYTES);
         let tags_at = cells_at.checked_add(cell_bytes.checked_mul(settings.capacity as usize)?)?;
-        let sizes = chunk_sizes(settings, inline_bytes);
-        let tags: usize = sizes.iter().map(|(_, count)| count).sum();
+        let (unit_bytes, plain_units, units) = pool(settings, inline_bytes)?;
         let reasons = settings.capacity.min(MOST_REASONS);
         let reasons_at = tags_at
-            .checked_add(tags.checked_mul(8)?)?
+            .checked_add((units as usize).checked_mul(8)?)?
             .checked_next_multiple_of(CACHE_LINE_BYTES)?;
-        let mut at = reasons_at
+        let pool_at = reasons_at
             .checked_add(reasons as usize * 8 * REASON_WORDS)?
             .checked_next_multiple_of(PAGE_BYTES)?;
-        let mut first = 0;
-        let mut classes = Vec::new();
-        for (chunk_bytes, count) in sizes {
-            let chunks = first..first + u32::try_from(count).ok()?;
-            first = chunks.end;
-            classes.push(Class {
-                chunk_bytes,
-                chunks,
-                at,
-            });
-            at = at.checked_add(chunk_bytes.checked_mul(count)?)?;
-        }
-        if first > Body::MOST_CHUNKS {
-            return None;
-        }
         Some(Self {
             at: level_at,
             cells: settings.capacity,
@@ -220,15 +188,14 @@ impl Geometry {
             tags_at,
             reasons_at,
             reasons,
-            for_headers: classes.pop()?,
-            classes,
-            total_bytes: at,
+            largest_bytes: settings.max_message_bytes.max(settings.inline_bytes) as usize,
+            pool_at,
+            unit_bytes,
+            unit_shift: unit_bytes.trailing_zeros(),
+            units,
+            plain_units,
+            total_bytes: pool_at.checked_add(unit_bytes.checked_mul(units as usize)?)?,
         })
-    }
-
-    /// Returns the number of chunks.
-    pub fn chunks(&self) -> u32 {
-        self.for_headers.chunks.end
     }
 
     /// Returns the offset of the payload bytes of cell `index`.
@@ -237,69 +204,83 @@ impl Geometry {
         self.cells_at + index as usize * self.cell_bytes + HEADER_BYTES
     }
 
-    /// Returns the number of messages of this size that fit at once, if there are no others.
+    /// Returns the number of units for a payload of this size, together with its headers.
+    #[inline(always)]
+    pub fn units_of(&self, bytes: usize) -> u32 {
+        // The result fits: a payload has at most `u32::MAX` bytes.
+        ((bytes + self.unit_bytes - 1) >> self.unit_shift) as u32
+    }
+
+    /// Returns the number of messages of this size, without headers, that fit at once, if there are
+    /// no others.
     pub fn holds(&self, payload_bytes: usize) -> u32 {
         if payload_bytes <= self.inline_bytes {
             return self.cells;
         }
-        let fitting = |class: &&Class| class.chunk_bytes >= payload_bytes;
-        let chunks = |class: &Class| class.chunks.len() as u32;
-        let chunks: u32 = self.classes.iter().filter(fitting).map(chunks).sum();
-        chunks.min(self.cells)
+        (self.plain_units / self.units_of(payload_bytes)).min(self.cells)
     }
 
-    /// Returns the offset and the size of chunk `chunk`. `None` if there is no such chunk.
+    /// Returns the size of the payload memory.
+    #[inline(always)]
+    pub fn pool_bytes(&self) -> usize {
+        (self.units as usize) << self.unit_shift
+    }
+
+    /// Returns the offset of the chunk that begins at unit `chunk`, and the number of bytes from
+    /// there to the end of the pool. `None` if there is no such unit.
+    #[inline(always)]
     pub fn chunk_at(&self, chunk: u32) -> Option<(usize, usize)> {
-        let holds = |class: &&Class| class.chunks.contains(&chunk);
-        let class =
-            (self.classes.iter().find(holds)).or_else(|| Some(&self.for_headers).filter(holds))?;
-        let index = (chunk - class.chunks.start) as usize;
-        Some((class.at + index * class.chunk_bytes, class.chunk_bytes))
+        let behind = self
+            .units
+            .checked_sub(chunk)
+            .filter(|behind| *behind != 0)?;
+        let at = self.pool_at + chunk as usize * self.unit_bytes;
+        Some((at, behind as usize * self.unit_bytes))
     }
 }
 
-/// Returns the size and number of chunks of each class. Sizes grow fourfold up to the largest
-/// message. The largest class takes half of the pool, and the others share the rest equally; but
-/// none gets more chunks than there are cells, and larger classes get what that leaves. A small
-/// payload may use a large chunk.
-fn chunk_sizes(settings: &QueueSettings, inline_bytes: usize) -> Vec<(usize, usize)> {
-    let largest = (settings.max_message_bytes as usize).next_multiple_of(CACHE_LINE_BYTES);
-    if largest <= inline_bytes {
-        return vec![for_headers(settings)];
+/// Returns the size of a unit of payload memory, the number of units for payloads without headers,
+/// and the number of all units.
+///
+/// Payloads without headers can use exactly the pool of the settings. What is added lets the
+/// headers of one message follow, even if the pool is no larger than the largest payload.
+///
+/// Unless the pool is very large, a unit is at most a seventh of the smallest payload that needs
+/// one. So rounding takes at most an eighth of a chunk, where a cache line is not larger already.
+fn pool(settings: &QueueSettings, inline_bytes: usize) -> Option<(usize, u32, u32)> {
+    let mut unit_bytes = CACHE_LINE_BYTES;
+    while unit_bytes * 2 * LEAST_UNITS <= inline_bytes {
+        unit_bytes *= 2;
     }
-    let mut smaller = Vec::new();
-    let mut size = largest / CLASS_FACTOR;
-    while size >= SMALLEST_CHUNK_BYTES.max(2 * inline_bytes) {
-        smaller.push(size.next_multiple_of(CACHE_LINE_BYTES));
-        size /= CLASS_FACTOR;
-    }
-    let pool = usize::try_from(settings.pool_bytes).unwrap_or(usize::MAX);
-    let capacity = settings.capacity as usize;
-    // Ensures that the largest message always fits, however small the pool.
-    let of_largest = |bytes: usize| (bytes / largest).clamp(1, capacity);
-    let mut left = pool.saturating_sub(of_largest(pool / 2) * largest);
-    let mut classes = Vec::with_capacity(smaller.len() + 2);
-    for (rank, size) in smaller.into_iter().enumerate().rev() {
-        let count = (left / (rank + 1) / size).min(capacity);
-        left -= count * size;
-        if count > 0 {
-            classes.push((size, count));
+    loop {
+        let (plain, all) = units(settings, inline_bytes, unit_bytes)?;
+        if all < MOST_UNITS {
+            return Some((unit_bytes, plain as u32, all as u32));
         }
+        unit_bytes = unit_bytes.checked_mul(2)?;
     }
-    let rest = left.saturating_add(of_largest(pool / 2) * largest);
-    classes.push((largest, of_largest(rest)));
-    classes.push(for_headers(settings));
-    classes
 }
 
-/// Returns the size and number of the chunks for payloads with headers that are together too large
-/// for other chunks.
-fn for_headers(settings: &QueueSettings) -> (usize, usize) {
-    let payload = settings.max_message_bytes.max(settings.inline_bytes) as usize;
-    let size = (payload + MAX_TRAILER_BYTES).next_multiple_of(CACHE_LINE_BYTES);
-    let pool = usize::try_from(settings.pool_bytes).unwrap_or(usize::MAX);
-    let count = (pool / HEADERS_SHARE).max(LEAST_HEADERS_BYTES) / size;
-    (size, count.clamp(1, settings.capacity as usize))
+/// Returns the number of units of this size for payloads without headers, and that of all units. No
+/// more than all messages can use, and always enough for one with headers.
+fn units(
+    settings: &QueueSettings,
+    inline_bytes: usize,
+    unit_bytes: usize,
+) -> Option<(usize, usize)> {
+    let units_of = |bytes: usize| bytes.div_ceil(unit_bytes);
+    let bytes = usize::try_from(settings.pool_bytes).ok()?;
+    let payload = settings.max_message_bytes as usize;
+    let largest = units_of(payload.max(settings.inline_bytes as usize) + MAX_TRAILER_BYTES);
+    let capacity = settings.capacity as usize;
+    if payload > inline_bytes {
+        let plain = units_of(bytes).min(units_of(payload).checked_mul(capacity)?);
+        return Some((plain, largest.max(plain + units_of(MAX_TRAILER_BYTES))));
+    }
+    // For payloads that fit their cells, but not together with their headers.
+    let bytes = (bytes / HEADERS_SHARE).max(LEAST_HEADERS_BYTES);
+    let all = units_of(bytes).min(largest.checked_mul(capacity)?);
+    Some((0, all.max(largest)))
 }
 
 /// Checks the limits of a queue in shared memory, in addition to those of every queue.
@@ -437,19 +418,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_chunk_is_a_warm_one_or_a_cold_one_and_some_are_warm() {
-        for (chunk_bytes, count, warm) in [(1 << 20, 16, 4), (1 << 23, 2, 1), (1 << 16, 64, 64)] {
-            let class = Class {
-                chunk_bytes,
-                chunks: 5..5 + count,
-                at: 0,
-            };
-            let split = 5 + warm;
-            assert_eq!(class.warm_and_cold(), [5..split, split..5 + count]);
-        }
-    }
-
-    #[test]
     fn settings_survive_the_header() {
         for lease in [None, Some(Duration::from_millis(1500))] {
             let settings = QueueSettings {
@@ -483,11 +451,28 @@ mod tests {
             1 << 20,
         ];
         let held = sizes.map(|bytes| geometry.holds(bytes));
-        assert_eq!(held, [1024, 1024, 1024, 274, 70, 19, 7, 4, 4]);
-        assert_eq!(geometry.holds((1 << 20) + 1), 0);
-        let (largest, for_headers) = (geometry.classes.last().unwrap(), &geometry.for_headers);
-        assert_eq!((largest.chunk_bytes, largest.chunks.len()), (1 << 20, 4));
-        assert!(for_headers.chunk_bytes >= (1 << 20) + MAX_TRAILER_BYTES);
+        assert_eq!(held, [1024, 1024, 1024, 1024, 512, 128, 32, 13, 8]);
+        assert_eq!(
+            (geometry.unit_bytes, geometry.plain_units),
+            (64, (8 << 20) / 64),
+            "no more and no less than the pool"
+        );
+    }
+
+    #[test]
+    fn rounding_takes_at_most_an_eighth_of_a_chunk_unless_a_cache_line_is_more() {
+        for inline_bytes in [0, 64, 192, 447, 448, 449, 1000, 4096, 65_472] {
+            let settings = QueueSettings {
+                inline_bytes,
+                ..QueueSettings::default()
+            };
+            let geometry = Geometry::new(&settings, 0).unwrap();
+            let smallest = geometry.inline_bytes + 1;
+            for bytes in (smallest..smallest + 2000).chain([100_001, 1 << 20]) {
+                let held = geometry.units_of(bytes) as usize * geometry.unit_bytes;
+                assert!(held - bytes < 64 || 8 * (held - bytes) <= held, "{bytes}");
+            }
+        }
     }
 
     proptest! {
@@ -529,24 +514,29 @@ mod tests {
             let geometry = levels[0].clone();
             prop_assert!(64 * RingWord::COUNT <= geometry.cells_at);
             prop_assert!(geometry.inline_at(capacity - 1) + geometry.inline_bytes <= geometry.tags_at);
-            let tags_end = geometry.tags_at + 8 * geometry.chunks() as usize;
+            let tags_end = geometry.tags_at + 8 * geometry.units as usize;
             prop_assert!(tags_end <= geometry.reasons_at && geometry.reasons >= 1);
-            let mut end = geometry.reasons_at + 8 * REASON_WORDS * geometry.reasons as usize;
-            for chunk in 0..geometry.chunks() {
-                let (at, bytes) = geometry.chunk_at(chunk).unwrap();
-                prop_assert!(at >= end && at % 64 == 0);
-                end = at + bytes;
-            }
-            prop_assert_eq!(geometry.chunk_at(geometry.chunks()), None);
-            prop_assert!(end <= geometry.total_bytes);
-            let (for_headers, plain) = (&geometry.for_headers, &geometry.classes);
+            let end = geometry.reasons_at + 8 * REASON_WORDS * geometry.reasons as usize;
+            let (at, bytes) = geometry.chunk_at(0).unwrap();
+            prop_assert!(at >= end && at % 4096 == 0);
+            prop_assert_eq!(at + bytes, geometry.total_bytes);
+            let (last, unit_bytes) = geometry.chunk_at(geometry.units - 1).unwrap();
+            prop_assert_eq!(last + unit_bytes, geometry.total_bytes);
+            prop_assert_eq!(geometry.chunk_at(geometry.units), None);
+            prop_assert_eq!(unit_bytes, geometry.unit_bytes);
+            prop_assert!(unit_bytes.is_power_of_two() && unit_bytes >= 64);
             let with_headers = max_message_bytes.max(inline_bytes) as usize + MAX_TRAILER_BYTES;
-            prop_assert!(for_headers.chunk_bytes >= with_headers);
-            let largest = plain.last().map_or(geometry.inline_bytes, |class| class.chunk_bytes);
-            prop_assert!(largest >= max_message_bytes as usize);
-            // The pool has the requested size, rounded up to one cache line for each chunk.
-            let pool: usize = plain.iter().map(|c| c.chunk_bytes * c.chunks.len()).sum();
-            prop_assert!(pool as u64 <= settings.pool_bytes + 64);
+            prop_assert!(geometry.units_of(with_headers) <= geometry.units);
+            // The pool has the requested size, unless the cells cannot use all of it.
+            let largest = geometry.units_of(max_message_bytes as usize);
+            let plain = geometry.plain_units;
+            prop_assert!(plain <= geometry.units);
+            if max_message_bytes as usize > geometry.inline_bytes {
+                prop_assert!(plain >= largest);
+                let requested = geometry.units_of(settings.pool_bytes as usize);
+                prop_assert!(plain == requested || plain < requested && plain >= largest * capacity);
+                prop_assert!(bytes <= (plain as usize + 1) * unit_bytes + MAX_TRAILER_BYTES);
+            }
         }
     }
 }

@@ -192,7 +192,7 @@ impl Inspector {
         })
     }
 
-    /// The same for one attached process. That of a process that is gone says nothing.
+    /// The same for one attached process. Means nothing for a process that is gone.
     #[must_use]
     pub fn blocked_in(&self, member: Member) -> BlockedView {
         blocked::of_member(&self.table, member)

@@ -25,8 +25,8 @@
 //! published. If a message moves to another cell, its record is updated before it is published
 //! there.
 //!
-//! A key that is forgotten, or whose window is over, leaves its slot by one swap of the word. A
-//! process that forgets it swaps `Sent` to `Free`; a process that needs the slot swaps `Sent` to
+//! One swap of the word frees the slot of a key that is forgotten or whose window is over. A
+//! process that forgets the key swaps `Sent` to `Free`; a process that needs the slot swaps `Sent` to
 //! `Claimed`. The further life of the message does not affect its key.
 //!
 //! The turn grows with each claim and distinguishes the slot's uses. A process that has read the

@@ -40,9 +40,9 @@ pub struct LeaseView {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolView {
-    /// Bytes of chunks that hold payloads now.
+    /// Bytes of chunks that hold payloads now, rounded up to whole units.
     pub used_bytes: u64,
-    /// Bytes of all chunks.
+    /// Bytes of all units.
     pub total_bytes: u64,
     /// The largest payload that finds memory now, if a place is free, too.
     pub largest_fit_bytes: u64,
@@ -96,10 +96,15 @@ impl Contents {
         let geometry = level.payloads.geometry();
         let inline = geometry.inline_bytes;
         let mut room = vec![(inline.min(limit), geometry.cells)];
-        for class in &geometry.classes {
-            let bytes = class.chunk_bytes.min(limit);
-            let (before, held) = (room[room.len() - 1].1, geometry.holds(bytes));
-            if held == before {
+        // Sizes grow fourfold up to the largest.
+        let mut bytes = limit;
+        let mut larger = Vec::new();
+        while bytes > inline {
+            larger.push((bytes, geometry.holds(bytes)));
+            bytes /= 4;
+        }
+        for (bytes, held) in larger.into_iter().rev() {
+            if held == room[room.len() - 1].1 {
                 room.pop();
             }
             room.push((bytes, held));
@@ -111,16 +116,14 @@ impl Contents {
         let mut pool = PoolView::default();
         for level in &self.levels {
             let geometry = level.payloads.geometry();
-            let mut largest = geometry.inline_bytes as u64;
-            for class in &geometry.classes {
-                let (bytes, all) = (class.chunk_bytes as u64, class.chunks.len() as u64);
-                let used = u64::from(level.ring.chunks_in_use_of(class.chunks.clone()));
-                pool.total_bytes += bytes * all;
-                pool.used_bytes += bytes * used;
-                if used < all {
-                    largest = largest.max(bytes);
-                }
-            }
+            let bytes = |units: u32| u64::from(units) * geometry.unit_bytes as u64;
+            // Those of payloads without headers.
+            let free = level.ring.free_units(geometry.plain_units);
+            let free = free.iter().map(|units| units.end - units.start);
+            pool.total_bytes += bytes(geometry.plain_units);
+            pool.used_bytes += bytes(geometry.plain_units - free.clone().sum::<u32>());
+            let largest = bytes(free.max().unwrap_or_default());
+            let largest = largest.max(geometry.inline_bytes as u64);
             let limit = u64::from(self.settings.max_message_bytes);
             pool.largest_fit_bytes = pool.largest_fit_bytes.max(largest.min(limit));
         }

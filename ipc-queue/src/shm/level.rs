@@ -58,6 +58,7 @@ pub(crate) struct SegmentMemory {
     tags: Words<1>,
     reasons: Words<REASON_WORDS>,
     cell_count: u32,
+    unit_count: u32,
     participants: Participants,
 }
 
@@ -73,13 +74,14 @@ impl SegmentMemory {
                 geometry.cell_bytes,
                 geometry.cells as usize,
             )?,
-            tags: mapping.words(body + geometry.tags_at, 8, geometry.chunks() as usize)?,
+            tags: mapping.words(body + geometry.tags_at, 8, geometry.units as usize)?,
             reasons: mapping.words(
                 body + geometry.reasons_at,
                 8 * REASON_WORDS,
                 geometry.reasons as usize,
             )?,
             cell_count: geometry.cells,
+            unit_count: geometry.units,
             participants: Participants::of(segment),
         })
     }
@@ -125,11 +127,13 @@ impl Memory for SegmentMemory {
         }
     }
 
-    fn chunks(&self) -> u32 {
-        u32::try_from(self.tags.count()).expect("made from a u32")
+    #[inline(always)]
+    fn units(&self) -> u32 {
+        self.unit_count
     }
 
-    fn chunk_tag(&self, index: u32) -> &AtomicU64 {
+    #[inline(always)]
+    fn tag(&self, index: u32) -> &AtomicU64 {
         &self.tags.get(index as usize)[0]
     }
 

@@ -45,6 +45,10 @@ impl Word for AtomicU64 {
 /// Words in a cell's header.
 pub const CELL_WORDS: usize = 8;
 
+/// The number of units of each chunk in zeroed memory. Not all units are one chunk, so that a sender
+/// that is stopped while it splits a chunk does not keep them all.
+pub const BLOCK_UNITS: u32 = 1024;
+
 /// Words in a slot for a reason.
 pub const REASON_WORDS: usize = 32;
 
@@ -100,11 +104,16 @@ pub trait Memory {
     /// Returns one of the ring's own words.
     fn ring_word(&self, word: RingWord) -> &Self::Word;
 
-    /// Returns the number of chunks for payloads that do not fit their cells.
-    fn chunks(&self) -> u32;
+    /// Returns the number of units of memory for payloads that do not fit their cells: below 2^25.
+    fn units(&self) -> u32;
 
-    /// Returns the tag of chunk `index`, which is below `chunks()`.
-    fn chunk_tag(&self, index: u32) -> &Self::Word;
+    /// Returns the number of units of each chunk in zeroed memory.
+    fn block_units(&self) -> u32 {
+        BLOCK_UNITS
+    }
+
+    /// Returns the tag of unit `index`, which is below `units()`.
+    fn tag(&self, index: u32) -> &Self::Word;
 
     /// Returns the number of slots for reasons.
     fn reasons(&self) -> u32 {

@@ -140,12 +140,12 @@ mod tests {
             &self.words[word as usize]
         }
 
-        fn chunks(&self) -> u32 {
+        fn units(&self) -> u32 {
             0
         }
 
-        fn chunk_tag(&self, _: u32) -> &AtomicU64 {
-            unreachable!("there are no chunks")
+        fn tag(&self, _: u32) -> &AtomicU64 {
+            unreachable!("there are no units")
         }
     }
 

@@ -45,9 +45,11 @@ pub(crate) struct Payloads {
     geometry: Geometry,
     /// The payload of the first cell.
     first_inline: NonNull<u8>,
+    /// The first unit of payload memory.
+    first_unit: NonNull<u8>,
 }
 
-// SAFETY: `first_inline` only points into the mapping, which is `Send` and `Sync` itself.
+// SAFETY: `first_inline` and `first_unit` only point into the mapping, which is `Send` and `Sync` itself.
 unsafe impl Send for Payloads {}
 // SAFETY: as above.
 unsafe impl Sync for Payloads {}
@@ -102,6 +104,7 @@ impl Payloads {
         let inline_bytes = geometry.tags_at - geometry.inline_at(0);
         Ok(Self {
             first_inline: mapping.pointer(body_at + geometry.inline_at(0), inline_bytes)?,
+            first_unit: mapping.pointer(body_at + geometry.pool_at, geometry.pool_bytes())?,
             mapping: Arc::clone(mapping),
             body_at,
             geometry,
@@ -185,7 +188,9 @@ impl Payloads {
     /// after.
     #[inline]
     pub(crate) fn snapshot(&self, cell: u32, chunk: Option<u32>, len: usize) -> Option<Vec<u8>> {
-        let offset = self.offset(cell, chunk, len).ok()?;
+        // The tag is not checked: a damaged length must not cost more than a payload.
+        let is_possible = len <= self.geometry.largest_bytes;
+        let offset = self.offset(cell, chunk, len).ok().filter(|_| is_possible)?;
         let mut copy = vec![0; len];
         self.mapping.copy_racy(offset, &mut copy).ok()?;
         Some(copy)
@@ -230,9 +235,22 @@ impl Payloads {
         {
             return Ok(place);
         }
-        let offset = self.offset(cell, chunk, len)?;
-        let place = self.mapping.pointer(offset, len);
-        Ok(place.expect("inside the segment, whose geometry was checked when it was opened"))
+        if let Some(chunk) = chunk {
+            let at = (chunk as usize) << self.geometry.unit_shift;
+            if at + len <= self.geometry.pool_bytes() {
+                // SAFETY: all units are inside the mapping, as checked in `new`, and `at` is among
+                // them or behind the last one.
+                return Ok(unsafe { self.first_unit.add(at) });
+            }
+        }
+        Err(self.no_place(cell, chunk, len))
+    }
+
+    #[cold]
+    fn no_place(&self, cell: u32, chunk: Option<u32>, len: usize) -> BadPlace {
+        let reason = || format!("cell {cell} of {} has no payload", self.geometry.cells);
+        let found = self.offset(cell, chunk, len);
+        found.err().unwrap_or_else(|| BadPlace { reason: reason() })
     }
 
     fn offset(&self, cell: u32, chunk: Option<u32>, len: usize) -> Result<usize, BadPlace> {
@@ -248,10 +266,7 @@ impl Payloads {
 
     fn chunk_at(&self, cell: u32, chunk: u32) -> Result<(usize, usize), BadPlace> {
         self.geometry.chunk_at(chunk).ok_or_else(|| BadPlace {
-            reason: format!(
-                "cell {cell} names chunk {chunk} of {}",
-                self.geometry.chunks()
-            ),
+            reason: format!("cell {cell} names unit {chunk} of {}", self.geometry.units),
         })
     }
 }

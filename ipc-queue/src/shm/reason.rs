@@ -69,8 +69,8 @@ impl<M: Memory> Ring<M> {
             if !self.is_held(lease) {
                 return;
             }
-            // Failed: an earlier holder, which was stopped before its swap, has made it now. The
-            // next round reads it.
+            // Failure: an earlier holder had been stopped before its swap, and has made it now. The
+            // next round reads its word.
             if meta.swap_if(seen, writing, SeqCst).is_ok() {
                 break;
             }

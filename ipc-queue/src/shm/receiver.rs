@@ -367,17 +367,23 @@ impl LevelReceiver {
     fn check_chunk(&self, lease: &Lease, body: Body) -> Result<(), RecvPortError> {
         match body.chunk {
             Some(chunk)
-                if chunk < self.level.payloads.geometry().chunks()
-                    && !self.level.ring.belongs(chunk, lease.index()) =>
+                if chunk < self.level.payloads.geometry().units
+                    && !self.belongs(chunk, lease, body) =>
             {
                 let reason = format!(
-                    "cell {} names chunk {chunk}, which is another message's",
+                    "cell {} names the chunk at unit {chunk}, which is not its own",
                     lease.index()
                 );
                 Err(self.bury_damaged(lease, reason))
             }
             _ => Ok(()),
         }
+    }
+
+    #[inline]
+    fn belongs(&self, chunk: u32, lease: &Lease, body: Body) -> bool {
+        let units = self.level.payloads.geometry().units_of(body.len as usize);
+        self.level.ring.belongs(chunk, lease.index(), units)
     }
 
     #[cold]

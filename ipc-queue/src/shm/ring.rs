@@ -45,6 +45,7 @@ use ipc_proto::QueueSettings;
 
 use super::cell::{Cell, Tally};
 use super::memory::{Memory, RingWord, Word};
+use super::tag::TagFields;
 use super::word::{CellKind, Lap, Position, State};
 
 pub use batches::{Few, TOGETHER};
@@ -56,6 +57,7 @@ pub use runs::{Run, RunPublication, Taken};
 pub struct Ring<M> {
     memory: M,
     limits: Limits,
+    tags: TagFields,
 }
 
 /// The limits on a message's failed deliveries. A message that reaches any of them becomes a dead
@@ -393,7 +395,12 @@ enum Turns {
 impl<M: Memory> Ring<M> {
     /// Creates the ring on `memory`. Zeroed memory is an empty ring.
     pub fn new(memory: M, limits: Limits) -> Self {
-        Self { memory, limits }
+        let tags = TagFields::new(memory.units(), memory.cells());
+        Self {
+            memory,
+            limits,
+            tags,
+        }
     }
 
     /// Returns the number of cells, each of which holds one message.
@@ -419,6 +426,12 @@ impl<M: Memory> Ring<M> {
                 .cell(lease.index())
                 .attempts(State::from_word(lease.word())),
         }
+    }
+
+    /// Returns the widths of the fields of the units' tags.
+    #[inline(always)]
+    pub(super) fn tags(&self) -> TagFields {
+        self.tags
     }
 
     /// Returns the memory of the ring.

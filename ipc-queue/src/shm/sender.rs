@@ -8,7 +8,6 @@ mod publishing;
 mod restoring;
 
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use ipc_proto::{Kind, MessageId, QueueSettings, SenderId, Timestamp};
 use ipc_shm::clock;
 
 use super::Hold;
-use super::chunk::Candidate;
+use super::chunk::{Allocation, Candidate, Chunk};
 use super::due::Due;
 use super::keys::HeldKey;
 use super::level::Level;
@@ -48,12 +47,14 @@ pub(crate) struct LevelSender {
     /// The difference between consecutive sequence numbers. The senders of other levels have those
     /// between.
     step: u64,
-    /// The chunk that was used last.
-    last_chunk: Cell<u32>,
+    /// The unit behind the chunk that was used last.
+    next_chunk: Cell<u32>,
     /// The chunk that is tried first, and the number of consecutive chunks found elsewhere.
     ///
     /// With few messages in flight this chunk is free again each time, and in the cache. With more,
-    /// the chunks behind it are used until it is free. So no more memory is used than is needed.
+    /// the chunks behind it are used until it is free. So no more memory is used than is needed. If
+    /// the first units are free, it is the chunk there: so messages that come into an empty queue
+    /// leave no gaps between them.
     home_chunk: Cell<u32>,
     away: Cell<u32>,
     /// The size of the largest payload that needs no chunk.
@@ -114,7 +115,7 @@ impl LevelSender {
             id,
             sequence: Cell::new(number as u64),
             step: shared.contents.levels.len() as u64,
-            last_chunk: Cell::new(0),
+            next_chunk: Cell::new(0),
             home_chunk: Cell::new(0),
             away: Cell::new(0),
             number: number as u32,
@@ -233,7 +234,7 @@ impl LevelSender {
             let claim = self.claim(options.kind)?;
             self.writable(claim, None, all)?
         } else {
-            self.try_lend_room(all, options.kind, || self.free_chunk_for_headers(all))?
+            self.try_lend_room(all, options.kind, self.level.payloads.geometry().units)?
         };
         place.bytes_mut()[len..].copy_from_slice(&trailer);
         Ok(place.cut(len))
@@ -355,33 +356,42 @@ impl LevelSender {
         if len > most {
             return Err(Lack::Over(SendFailure::TooLarge { bytes: len, most }));
         }
-        self.try_lend_room(len, kind, || self.free_chunk(len))
+        self.try_lend_room(len, kind, self.level.payloads.geometry().plain_units)
     }
 
     #[inline(always)]
-    fn try_lend_room(
-        &self,
-        len: usize,
-        kind: Kind,
-        free_chunk: impl Fn() -> Option<Candidate>,
-    ) -> Result<Writable<'_>, Lack> {
+    fn try_lend_room(&self, len: usize, kind: Kind, limit: u32) -> Result<Writable<'_>, Lack> {
+        let units = self.level.payloads.geometry().units_of(len);
         let no_memory = || match self.shared.check_open() {
             Ok(()) => Lack::Memory,
             Err(failure) => Lack::Over(failure),
         };
-        let mut chunk = free_chunk().ok_or_else(no_memory)?;
+        let found = self.free_chunk(units, limit).ok_or_else(no_memory)?;
         let claim = self.claim(kind)?;
-        while !self.level.ring.allocate(chunk, &claim) {
-            match free_chunk() {
-                Some(other) => chunk = other,
-                None => {
-                    self.give_back(claim);
-                    return Err(Lack::Memory);
-                }
+        match self.allocate(found, limit, &claim) {
+            Some(chunk) => self.writable(claim, Some(chunk), len),
+            None => {
+                self.give_back(claim);
+                Err(Lack::Memory)
             }
         }
-        self.last_chunk.set(chunk.chunk);
-        self.writable(claim, Some(chunk.chunk), len)
+    }
+
+    /// Allocates this chunk, or another one if other senders are faster. `None`: no memory is free.
+    #[inline(always)]
+    fn allocate(&self, found: Candidate, limit: u32, claim: &Claim) -> Option<u32> {
+        let mut found = found;
+        loop {
+            match self.level.ring.allocate(found, claim) {
+                Allocation::Done => break,
+                Allocation::Lost => {}
+                // Others may have found too little memory meanwhile.
+                Allocation::GivenBack => self.shared.tell_room(),
+            }
+            found = self.free_chunk(found.units, limit)?;
+        }
+        self.next_chunk.set(found.chunk + found.units);
+        Some(found.chunk)
     }
 
     fn claim(&self, kind: Kind) -> Result<Claim, Lack> {
@@ -425,47 +435,62 @@ impl LevelSender {
         }
     }
 
-    /// Returns a free chunk that is large enough, from the smallest such class that has one.
-    fn free_chunk(&self, len: usize) -> Option<Candidate> {
-        let classes = &self.level.payloads.geometry().classes;
-        for class in classes.iter().filter(|class| class.chunk_bytes >= len) {
-            for chunks in class.warm_and_cold() {
-                if let Some(found) = self.find_chunk(chunks) {
+    /// Returns free units below `limit`: the first ones, or those of the chunk that is tried first, or
+    /// some behind the chunk that was used last.
+    #[inline(always)]
+    fn free_chunk(&self, units: u32, limit: u32) -> Option<Candidate> {
+        let ring = &self.level.ring;
+        let (home, next) = (self.home_chunk.get(), self.next_chunk.get());
+        for chunk in [0, home] {
+            match ring.look_at_chunk(chunk, units) {
+                Chunk::Free(found) if found.end() <= limit => {
+                    self.home_chunk.set(chunk);
+                    self.away.set(0);
                     return Some(found);
                 }
+                Chunk::Used if home == 0 => break,
+                Chunk::Used => {}
+                _ => return self.find_chunk(units, limit),
             }
         }
-        None
+        match ring.look_at_chunk(next, units) {
+            Chunk::Free(found) if found.end() <= limit => Some(self.went_away(found)),
+            _ => self.find_chunk(units, limit),
+        }
     }
 
-    /// Returns a free chunk of these: the one tried first, or one behind the one used last.
-    fn find_chunk(&self, chunks: Range<u32>) -> Option<Candidate> {
-        let (ring, home) = (&self.level.ring, self.home_chunk.get());
-        if chunks.contains(&home)
-            && let Some(found) = ring.free_chunk(home)
-        {
-            self.away.set(0);
-            return Some(found);
-        }
-        let found = ring.find_chunk(chunks, self.last_chunk.get() + 1)?;
+    /// Remembers that a chunk was found elsewhere than where it is tried first.
+    #[inline(always)]
+    fn went_away(&self, found: Candidate) -> Candidate {
         let away = self.away.get() + 1;
         self.away.set(away % MOST_AWAY);
         if away == MOST_AWAY {
             self.home_chunk.set(found.chunk);
         }
-        Some(found)
+        found
     }
 
-    /// Returns a chunk as [`free_chunk`](Self::free_chunk), or one that only payloads with headers
-    /// use.
-    fn free_chunk_for_headers(&self, len: usize) -> Option<Candidate> {
-        let chunks = &self.level.payloads.geometry().for_headers.chunks;
-        let last = || {
-            self.level
-                .ring
-                .find_chunk(chunks.clone(), self.last_chunk.get())
+    #[inline(never)]
+    fn find_chunk(&self, units: u32, limit: u32) -> Option<Candidate> {
+        let find = |range| {
+            let found = self.level.ring.find_chunk(range, units);
+            found.filter(|found| found.end() <= limit)
         };
-        self.free_chunk(len).or_else(last)
+        // What is there may have another length, which the allocation changes.
+        for home in [0, self.home_chunk.get()] {
+            if self.level.ring.begins_chunk(home)
+                && let Some(found) = find(home..home + 1)
+            {
+                self.home_chunk.set(home);
+                self.away.set(0);
+                return Some(found);
+            }
+        }
+        let next = self.next_chunk.get();
+        let warm = self.level.payloads.geometry().units_of(WARM_BYTES);
+        let end = if next < warm { warm.min(limit) } else { limit };
+        let found = find(next..end).or_else(|| find(0..limit));
+        found.map(|found| self.went_away(found))
     }
 
     #[cold]
@@ -479,6 +504,9 @@ impl LevelSender {
 /// The number of messages after which another chunk is tried first: the present one may be held for
 /// long.
 const MOST_AWAY: u32 = 256;
+/// The memory that is used first: it stays in a core's cache and its TLB. With less, a sender would
+/// often take units that are still in its receiver's own cache, which is slow, too.
+const WARM_BYTES: usize = 4 << 20;
 
 /// Returns the size of the largest payload that the queue takes.
 fn most_bytes(settings: &QueueSettings) -> usize {

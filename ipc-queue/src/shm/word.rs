@@ -153,7 +153,9 @@ fn seat_bits(seat: Option<Seat>) -> u64 {
 pub struct Lap(u64);
 
 impl Lap {
-    const MASK: u64 = (1 << 35) - 1;
+    /// The number of bits of a lap.
+    pub const BITS: u32 = 35;
+    const MASK: u64 = (1 << Self::BITS) - 1;
 
     /// Returns the lap with this number, which wraps.
     #[must_use]

@@ -1,5 +1,5 @@
-//! The wait queues of a served queue: the server wakes them, over a separate connection for each
-//! side.
+//! The wait queues of a served queue, one for senders and one for receivers. The server wakes each
+//! over a connection of its own.
 //!
 //! A wake is requested by arming, and each arming yields one wake. So at most one frame arrives
 //! unrequested. A notifier thread (see [`notifier`](crate::notifier)) arms before its waiters

@@ -55,7 +55,10 @@ impl Connector for Alias {
 #[test]
 fn an_unknown_transport_is_registered_under_a_scheme_that_matches() {
     let open = || ByteQueue::open("alias+1:advice");
-    advises(open().unwrap_err(), "register the connector of its crate");
+    advises(
+        open().unwrap_err(),
+        "call the register function of its crate first",
+    );
     let refused = panic::catch_unwind(|| register("Alias", Arc::new(Alias))).unwrap_err();
     advises(
         refused.downcast_ref::<String>().unwrap(),

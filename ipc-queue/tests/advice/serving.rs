@@ -51,6 +51,15 @@ fn assert_served(path: &Path) {
 }
 
 #[test]
+fn a_socket_without_a_server_has_a_queue_once_one_is_started() {
+    let stage = Stage::new();
+    let path = stage.folder.path().join("x.sock");
+    advises(open(&path).unwrap_err(), "start its server first");
+    let _server = stage.bind(&path).unwrap();
+    assert_served(&path);
+}
+
+#[test]
 fn the_path_of_a_socket_is_absolute() {
     let stage = Stage::new();
     let refused = stage.bind("x.sock").unwrap_err();

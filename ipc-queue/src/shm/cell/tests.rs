@@ -39,7 +39,7 @@ fn a_header_survives_its_words() {
         assert_eq!(cell.body().before_headers(), None);
         cell.mark_headers();
         assert_eq!(cell.body().before_headers(), Some(body));
-        assert!(cell.body().chunk >= Some(Body::MOST_CHUNKS));
+        assert!(cell.body().chunk >= Some(Body::MOST_UNITS));
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ipc_proto::{Kind, MessageId, SenderId, Timestamp};
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, MESSAGES, Tags};
 use super::world::{ModelMemory, Place, World, obey};
+use crate::shm::chunk::{Allocation, Candidate};
 use crate::shm::due::Due;
 use crate::shm::memory::{Memory, RingWord, Word};
 use crate::shm::ring::{
@@ -71,6 +72,8 @@ pub enum Do {
 pub struct Rules {
     /// How long leases last.
     pub lease_ms: Option<u64>,
+    /// How many units of memory each message needs; zero: it fits its cell.
+    pub units: [u32; MESSAGES],
     /// Whether the queue is closed at some time.
     pub closing: bool,
     /// Whether messages are picked by their ids, so that cells have to name them.
@@ -290,10 +293,11 @@ impl Actor {
 
     /// As `ShmSender::try_lend`.
     fn claim(&mut self, turn: &Turn<'_>, message: u8) -> bool {
-        let (ring, chunks) = (turn.ring, turn.ring.memory().chunks());
+        let (ring, units) = (turn.ring, turn.rules.units[usize::from(message)]);
+        let find_chunk = || turn.find_chunk(units);
         let mut candidate = None;
-        if chunks > 0 {
-            candidate = ring.find_chunk(0..chunks, 0);
+        if units > 0 {
+            candidate = find_chunk();
             if candidate.is_none() {
                 return true;
             }
@@ -308,10 +312,11 @@ impl Actor {
         }
         turn.fill(claim.index(), message);
         while let Some(chunk) = candidate {
-            if ring.allocate(chunk, &claim) {
+            if ring.allocate(chunk, &claim) == Allocation::Done {
+                turn.allocated(claim.index(), chunk);
                 break;
             }
-            candidate = ring.find_chunk(0..chunks, 0);
+            candidate = find_chunk();
             if candidate.is_none() {
                 ring.abandon(claim);
                 turn.notify();
@@ -653,10 +658,30 @@ impl Turn<'_> {
         self.ring.memory().word(Place::Closed).load(SeqCst) != 0
     }
 
+    fn find_chunk(&self, units: u32) -> Option<Candidate> {
+        let (id, shape) = (self.id, self.world.shape);
+        self.world.live(|ledger, words| {
+            ledger.search_begins(id, units, Tags { shape, words });
+            Ok(())
+        });
+        let found = self.ring.find_chunk(0..shape.units, units);
+        self.world
+            .live(|ledger, _| ledger.search_ends(id, found.is_some()));
+        found
+    }
+
+    fn allocated(&self, index: u32, chunk: Candidate) {
+        self.world.live(|ledger, words| {
+            let shape = self.world.shape;
+            let tags = Tags { shape, words };
+            ledger.allocated(index, chunk.chunk, chunk.units, tags)
+        });
+    }
+
     fn check_chunk(&self, index: u32) {
-        let chunks = self.ring.memory().chunks();
-        if chunks > 0 {
-            let belongs = (0..chunks).any(|chunk| self.ring.belongs(chunk, index));
+        let chunk = self.world.ledger.borrow().cells[index as usize].chunk;
+        if let Some((chunk, units)) = chunk {
+            let belongs = self.ring.belongs(chunk.into(), index, units.into());
             self.insist(belongs, "a delivered message's chunk is its own");
         }
     }

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use super::actor::{Actor, Do, Rules};
 use super::judge::Judge;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, MESSAGES};
 use super::world::{Broken, ModelMemory, Place, Shape, Suspended, World};
 use crate::shm::ring::{Limits, Ring};
 
@@ -44,13 +44,15 @@ impl Scenario {
         Self {
             shape: Shape {
                 cells,
-                chunks: 0,
+                units: 0,
+                block_units: 1,
                 seats: seats.into(),
                 stops: 1,
                 hints_stop: false,
             },
             rules: Rules {
                 lease_ms: None,
+                units: [0; MESSAGES],
                 closing: actors.iter().any(|actor| actor.1.contains(&Do::Close)),
                 picking: (actors.iter().flat_map(|actor| &actor.1))
                     .any(|what| matches!(what, Do::Revoke(_) | Do::DropMessage(_))),
@@ -94,8 +96,12 @@ impl Scenario {
         self.timing()
     }
 
-    pub fn chunks(mut self, chunks: u32) -> Self {
-        self.shape.chunks = chunks;
+    /// Chunks of `blocks` times `block_units` units. `units`: how many each message needs, from
+    /// message 1 on.
+    pub fn chunks(mut self, blocks: u32, block_units: u32, units: &[u32]) -> Self {
+        self.shape.units = blocks * block_units;
+        self.shape.block_units = block_units;
+        self.rules.units[1..=units.len()].copy_from_slice(units);
         self.shape.stops |= 1 << 2;
         self
     }

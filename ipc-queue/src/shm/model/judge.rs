@@ -12,6 +12,7 @@ use super::explorer::{Folding, Scenario, Seen, Snapshot, kill};
 use super::ledger::{Ledger, MESSAGES, Verdict, What, tells_of};
 use super::world::{ModelMemory, World};
 use crate::shm::cell::Cause;
+use crate::shm::chunk::Allocation;
 use crate::shm::memory::{RingWord, Word};
 use crate::shm::ring::{Cursor, Ring, Settled};
 use crate::shm::word::{CellKind, Seat, State};
@@ -238,18 +239,34 @@ impl<'a> Judge<'a> {
     /// While nobody writes, a chunk is in use exactly as long as its message is there.
     fn knows_its_chunks(&self, ledger: &Ledger) -> Verdict {
         let words = self.world().words.borrow().clone();
-        let chunks = 0..self.scenario.shape.chunks as usize;
-        let used = chunks
-            .filter(|chunk| ledger.is_in_use(*chunk, &words))
-            .count();
+        let used = ledger.chunks_in_use(&words);
         match self.ring.chunks_in_use() as usize {
             found if found == used => Ok(()),
             found => Err(format!("{found} chunks count as used, {used} are")),
         }
     }
 
+    /// All units together are free for one message.
+    fn has_memory(&self, tail: &mut Cursor) -> Verdict {
+        let units = self.scenario.shape.units;
+        if units == 0 {
+            return Ok(());
+        }
+        let claim = self.ring.claim(SEAT, Kind::Data, tail);
+        let claim = claim.ok_or("no cell is free")?;
+        let found = self.ring.find_chunk(0..units, units);
+        let found = found.ok_or("not all units are free for one message")?;
+        let allocated = self.ring.allocate(found, &claim);
+        self.ring.abandon(claim);
+        match allocated {
+            Allocation::Done => Ok(()),
+            other => Err(format!("{other:?}: not all units could be allocated")),
+        }
+    }
+
     /// Exactly as many claims succeed as there are cells.
     fn has_room(&self, tail: &mut Cursor) -> Verdict {
+        self.has_memory(tail)?;
         let claims = (0..).map_while(|_| self.ring.claim(SEAT, Kind::Data, tail));
         let room = claims.take(10).count();
         match self.ring.cells() as usize {

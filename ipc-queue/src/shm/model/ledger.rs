@@ -7,8 +7,11 @@
 
 use std::hash::Hasher;
 
+use super::world::{Place, Shape};
+use crate::shm::cell::ClaimWord;
 use crate::shm::memory::CELL_WORDS;
 use crate::shm::ring::seen_in;
+use crate::shm::tag::TagFields;
 use crate::shm::word::{CellKind, Inside, Lap, Seat, State};
 
 /// What a note of time is about.
@@ -34,7 +37,6 @@ pub type Verdict = Result<(), String>;
 
 pub const ACTORS: usize = 6;
 pub const CELLS: usize = 4;
-pub const CHUNKS: usize = 3;
 pub const SEATS: usize = 6;
 /// Message 0 is no message.
 pub const MESSAGES: usize = 8;
@@ -46,7 +48,6 @@ pub struct Ledger {
     pub attempt_limit: u8,
     pub cells: [CellEntry; CELLS],
     pub messages: [MessageEntry; MESSAGES],
-    pub chunks: [ChunkEntry; CHUNKS],
     /// Which seat each actor acts by.
     pub seats: [u8; ACTORS],
     /// Whether the process that has the seat is dead.
@@ -56,6 +57,8 @@ pub struct Ledger {
     pub seen_ready: [[(u8, u8); CELLS]; ACTORS],
     /// What was free, and everybody was told, when an actor's claiming began.
     pub seen_free: [[u8; CELLS]; ACTORS],
+    /// Which units had a free chunk when an actor's search for one began, and still have it: bits.
+    pub seen_chunks: [u8; ACTORS],
     /// What each actor picks by its id, and its state and attempt when that began.
     pub picks: [(u8, Option<(CellKind, u8)>); ACTORS],
     /// Milliseconds.
@@ -75,6 +78,8 @@ pub struct CellEntry {
     pub readers: [u8; ACTORS],
     /// How often it was claimed.
     pub occupancy: u8,
+    /// The first unit of its message's chunk, and how many it needs.
+    pub chunk: Option<(u8, u8)>,
     /// Who made it what it is (ready, free), plus one; 0 once everybody was told.
     changed_by: u8,
 }
@@ -108,10 +113,77 @@ pub struct MessageEntry {
     pub safe_until: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ChunkEntry {
-    /// Cell plus one, and which occupancy of it.
-    owner: (u8, u8),
+/// The tags of the units.
+#[derive(Clone, Copy)]
+pub struct Tags<'a> {
+    pub shape: Shape,
+    pub words: &'a [u64],
+}
+
+/// A tag: whether it is a head, how many units it says, and whose they are.
+struct Tag {
+    is_head: bool,
+    units: u32,
+    cell: Option<usize>,
+}
+
+impl Tags<'_> {
+    fn at(self, unit: u32) -> Tag {
+        let shape = self.shape;
+        if unit >= shape.units {
+            return Tag {
+                is_head: false,
+                units: 0,
+                cell: None,
+            };
+        }
+        let word = self.words[shape.at(Place::Unit(unit))];
+        if word == 0 && unit.is_multiple_of(shape.block_units) {
+            let (units, cell) = (shape.block_units, None);
+            return Tag {
+                is_head: true,
+                units,
+                cell,
+            };
+        }
+        let (is_head, units, cell) = TagFields::new(shape.units, shape.cells).parts(word);
+        Tag {
+            is_head,
+            units,
+            cell: cell.checked_sub(1),
+        }
+    }
+
+    /// Whether a sender may take the chunk at this unit for so many units.
+    fn is_free(self, unit: u32, units: u32) -> bool {
+        let tag = self.at(unit);
+        let fields = TagFields::new(self.shape.units, self.shape.cells);
+        let owner = fields.owner_of(self.words[self.shape.at(Place::Unit(unit))]);
+        let is_owned = tag.cell.is_some_and(|cell| {
+            let claim = ClaimWord::of_word(self.words[cell * CELL_WORDS + 2]);
+            seen(self.words, cell).kind != CellKind::Free
+                && fields.owner(cell as u32, claim) == owner
+        });
+        tag.is_head && tag.units >= units && !is_owned
+    }
+
+    /// The first units of chunks.
+    fn beginnings(self) -> Result<Vec<u32>, String> {
+        let mut beginnings = Vec::new();
+        let mut at = 0;
+        while at < self.shape.units {
+            beginnings.push(at);
+            match self.at(at).units {
+                0 => return Err(format!("the chunk at unit {at} has no length")),
+                units => at += units,
+            }
+        }
+        if at == self.shape.units {
+            Ok(beginnings)
+        } else {
+            Err(format!("the last chunk ends at unit {at}"))
+        }
+    }
 }
 
 /// What governs a cell from before it.
@@ -145,9 +217,10 @@ impl Ledger {
         index: usize,
         was: State,
         is: State,
-        words: &[u64],
+        tags: Tags<'_>,
     ) -> Verdict {
-        let me = self.seat(actor);
+        self.unsee_chunks(|unit| tags.at(unit).cell == Some(index));
+        let (words, me) = (tags.words, self.seat(actor));
         let may_act_for = |owner: Option<Seat>| owner == me || self.is_dead(owner);
         if let Some(head) = governor(words, index) {
             let owned = matches!(head.kind, CellKind::Writing | CellKind::Leased);
@@ -312,7 +385,7 @@ impl Ledger {
         match (was.kind, is.kind) {
             (Free, Writing) => {
                 entry.occupancy += 1;
-                entry.message = 0;
+                (entry.message, entry.chunk) = (0, None);
             }
             (Writing, Writing) if !others => {
                 return Err(format!(
@@ -479,25 +552,99 @@ impl Ledger {
         Ok(())
     }
 
-    /// A chunk was allocated, or handed over.
-    pub fn chunk_changed(&mut self, chunk: usize, tag: u64, words: &[u64]) -> Verdict {
-        let (cell, _) = self.chunks[chunk].owner;
-        let (index, lap) = ((tag >> 35) as usize - 1, Lap::new(tag));
-        let handed_over = |ledger: &Self| {
+    /// A unit's tag was changed: no message's chunk changes, unless it is handed over.
+    pub fn tag_changed(&mut self, unit: u32, tags: Tags<'_>) -> Verdict {
+        self.unsee_chunks(|other| other == unit);
+        let owner = tags.at(unit).cell.filter(|_| tags.at(unit).is_head);
+        if let Some(to) = owner
+            && let Some(from) = self.position_of_chunk(unit, tags.words)
+            && from != to
             // Only between two cells that one process writes the same message into.
-            let owner = |index: usize| State::from_word(words[index * CELL_WORDS]).owner;
-            ledger.cells[index].message == ledger.cells[usize::from(cell) - 1].message
-                && owner(index) == owner(usize::from(cell) - 1)
-        };
-        if self.is_in_use(chunk, words) && !handed_over(self) {
-            return Err(format!(
-                "chunk {chunk} given to cell {index} lap {}, but its message is still in cell {}",
-                lap.number(),
-                cell - 1
-            ));
+            && self.cells[from].message == self.cells[to].message
+            && seen(tags.words, from).owner == seen(tags.words, to).owner
+        {
+            self.cells[to].chunk = self.cells[from].chunk.take();
         }
-        self.chunks[chunk].owner = (index as u8 + 1, self.cells[index].occupancy);
+        self.has_chunks(tags)
+    }
+
+    /// The cell whose message's chunk begins at this unit.
+    fn position_of_chunk(&self, unit: u32, words: &[u64]) -> Option<usize> {
+        let is_at = |cell: &CellEntry| cell.chunk.is_some_and(|chunk| u32::from(chunk.0) == unit);
+        let mut cells = self.cells.iter().enumerate();
+        let found = cells.find(|(index, cell)| is_at(cell) && self.is_used(*index, words));
+        found.map(|(index, _)| index)
+    }
+
+    /// The chunks are one behind the other, and those of messages are theirs.
+    fn has_chunks(&self, tags: Tags<'_>) -> Verdict {
+        let beginnings = tags.beginnings()?;
+        for unit in 0..tags.shape.units {
+            if tags.at(unit).is_head && !beginnings.contains(&unit) {
+                return Err(format!("unit {unit} has a head inside another chunk"));
+            }
+        }
+        for (index, cell) in self.cells.iter().enumerate() {
+            let Some((unit, units)) = cell.chunk.filter(|_| self.is_used(index, tags.words)) else {
+                continue;
+            };
+            let tag = tags.at(unit.into());
+            if !tag.is_head || tag.cell != Some(index) || tag.units != u32::from(units) {
+                return Err(format!(
+                    "the chunk at unit {unit} is not that of cell {index} any more"
+                ));
+            }
+        }
         Ok(())
+    }
+
+    /// A message has memory now.
+    pub fn allocated(&mut self, index: u32, chunk: u32, units: u32, tags: Tags<'_>) -> Verdict {
+        self.cells[index as usize].chunk = Some((chunk as u8, units as u8));
+        let next = chunk + units;
+        if next < tags.shape.units && !tags.at(next).is_head {
+            return Err(format!("nobody can take the chunk at unit {next}"));
+        }
+        self.has_chunks(tags)
+    }
+
+    fn unsee_chunks(&mut self, changed: impl Fn(u32) -> bool) {
+        if self.seen_chunks == [0; ACTORS] {
+            return;
+        }
+        let changed = (0..u8::BITS).filter(|unit| changed(*unit));
+        let changed = changed.fold(0, |bits, unit| bits | 1 << unit);
+        self.seen_chunks
+            .iter_mut()
+            .for_each(|seen| *seen &= !changed);
+    }
+
+    /// A sender begins to search for so many units.
+    pub fn search_begins(&mut self, actor: usize, units: u32, tags: Tags<'_>) {
+        let beginnings = tags.beginnings().unwrap_or_default();
+        let free = beginnings
+            .into_iter()
+            .filter(|unit| tags.is_free(*unit, units));
+        self.seen_chunks[actor] = free.fold(0, |bits, unit| bits | 1 << unit);
+    }
+
+    pub fn search_ends(&mut self, actor: usize, found: bool) -> Verdict {
+        match std::mem::take(&mut self.seen_chunks[actor]) {
+            seen if found || seen == 0 => Ok(()),
+            seen => Err(format!("\"no memory\" while chunks stood free: {seen:b}")),
+        }
+    }
+
+    fn is_used(&self, index: usize, words: &[u64]) -> bool {
+        index < self.cell_count.into() && seen(words, index).kind != CellKind::Free
+    }
+
+    /// How many chunks have a message.
+    pub fn chunks_in_use(&self, words: &[u64]) -> usize {
+        let cells = self.cells.iter().enumerate();
+        cells
+            .filter(|(index, cell)| cell.chunk.is_some() && self.is_used(*index, words))
+            .count()
     }
 
     /// What the judgement of a state whose actors are all dead hangs on, besides the words.
@@ -505,10 +652,9 @@ impl Ledger {
         for cell in &self.cells {
             hasher.write_u8(cell.message);
             hasher.write_u8(cell.occupancy);
-        }
-        for chunk in &self.chunks {
-            hasher.write_u8(chunk.owner.0);
-            hasher.write_u8(chunk.owner.1);
+            let (unit, units) = cell.chunk.unwrap_or_default();
+            hasher.write_u8(unit);
+            hasher.write_u8(units);
         }
         for message in &self.messages {
             let fates = [
@@ -522,15 +668,6 @@ impl Ledger {
                 .fold(0, |bits, fate| bits << 1 | u8::from(*fate));
             hasher.write_u8(bits);
         }
-    }
-
-    pub fn is_in_use(&self, chunk: usize, words: &[u64]) -> bool {
-        let (cell, occupancy) = self.chunks[chunk].owner;
-        let Some(index) = usize::from(cell).checked_sub(1) else {
-            return false;
-        };
-        let kind = seen(words, index).kind;
-        kind != CellKind::Free && self.cells[index].occupancy == occupancy
     }
 
     // --- what operations return ------------------------------------------------------------------

@@ -192,12 +192,12 @@ impl Memory for Views {
         &self.ring[word as usize]
     }
 
-    fn chunks(&self) -> u32 {
+    fn units(&self) -> u32 {
         0
     }
 
-    fn chunk_tag(&self, index: u32) -> &View {
-        unreachable!("there is no chunk {index}")
+    fn tag(&self, index: u32) -> &View {
+        unreachable!("there is no unit {index}")
     }
 
     fn reasons(&self) -> u32 {

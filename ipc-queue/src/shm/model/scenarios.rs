@@ -1078,7 +1078,7 @@ fn a_letter_that_two_may_still_read_is_not_requeued() {
 fn a_chunk_has_one_message() {
     for (cells, chunks) in [(1, 1), (2, 1), (2, 2), (3, 1)] {
         let actors = vec![(0, sends(&[1, 2])), (1, sends(&[3])), (2, acks(3))];
-        let large = Scenario::new(cells, actors).chunks(chunks);
+        let large = Scenario::new(cells, actors).chunks(chunks, 1, &[1; 3]);
         explore(&format!("{chunks} chunks"), 1, large);
     }
 }
@@ -1092,7 +1092,7 @@ fn a_chunk_of_the_dead_is_free() {
             (2, acks(1)),
             (3, vec![Recover(0), Recover(2), Take, Ack]),
         ];
-        let large = Scenario::new(cells, actors).chunks(chunks);
+        let large = Scenario::new(cells, actors).chunks(chunks, 1, &[1; 2]);
         explore(&format!("{chunks} chunks"), 1, large.killing(2, &[0, 2]));
     }
 }
@@ -1105,6 +1105,77 @@ fn a_chunk_moves_with_its_message() {
         (2, acks(2)),
         (3, vec![Recover(0), Claim(3)]),
     ];
-    let begun = Scenario::new(3, actors).chunks(2).prepared([0, 1, 1, 2]);
+    let begun = Scenario::new(3, actors)
+        .chunks(2, 1, &[1; 3])
+        .prepared([0, 1, 1, 2]);
     explore("moving chunk", 1, begun.killing(1, &[0]));
+}
+
+/// Message 1 needs one unit, 2 two, and so on.
+const LENGTHS: &[u32] = &[1, 2, 3, 4];
+
+#[test]
+fn chunks_of_several_lengths_are_split_and_swallowed() {
+    for (blocks, block_units) in [(1, 4), (2, 2), (4, 1)] {
+        let actors = vec![(0, sends(&[1, 3])), (1, sends(&[2])), (2, acks(2))];
+        let large = Scenario::new(2, actors).chunks(blocks, block_units, LENGTHS);
+        explore(&format!("{blocks} x {block_units} units"), 2, large);
+    }
+}
+
+#[test]
+fn three_senders_swallow_the_same_chunks() {
+    let actors = vec![
+        (0, vec![Claim(2), Abandon]),
+        (1, vec![Claim(3), Publish]),
+        (2, vec![Claim(1), Abandon]),
+    ];
+    let large = Scenario::new(3, actors).chunks(4, 1, LENGTHS);
+    explore("three senders", 2, large);
+}
+
+#[test]
+fn what_a_dead_sender_was_splitting_or_swallowing_is_allocated_again() {
+    for (blocks, block_units) in [(1, 4), (4, 1)] {
+        for dying in [1, 2, 3] {
+            let actors = vec![
+                (0, vec![Claim(dying), Publish]),
+                (1, vec![Claim(2), Abandon]),
+                (2, vec![Recover(0), Claim(4), Abandon, Claim(1)]),
+            ];
+            let large = Scenario::new(2, actors).chunks(blocks, block_units, LENGTHS);
+            let name = format!("{dying} of {blocks} x {block_units} units");
+            explore(&name, 2, large.killing(1, &[0]));
+        }
+    }
+}
+
+#[test]
+fn a_dead_sender_leaves_no_units_that_a_living_message_hides() {
+    // Message 1 takes what the dead one left, exactly, and stays.
+    for (blocks, block_units) in [(1, 4), (4, 1)] {
+        for dying in [1, 2, 3] {
+            let actors = vec![
+                (0, vec![Claim(dying)]),
+                (1, vec![Recover(0), Claim(1), Publish]),
+                (1, vec![Claim(3), Publish]),
+            ];
+            let large = Scenario::new(3, actors).chunks(blocks, block_units, LENGTHS);
+            let name = format!("left by {dying} of {blocks} x {block_units} units");
+            explore(&name, 2, large.killing(1, &[0]));
+        }
+    }
+}
+
+#[test]
+fn a_long_chunk_moves_with_its_message() {
+    let actors = vec![
+        (0, sends(&[2])),
+        (1, sends(&[1])),
+        (2, acks(2)),
+        (3, vec![Recover(0), Claim(3)]),
+    ];
+    let begun = Scenario::new(3, actors).chunks(1, 4, LENGTHS);
+    let begun = begun.prepared([0, 1, 1, 2]).killing(1, &[0]);
+    explore("moving long chunk", 1, begun);
 }

@@ -24,6 +24,7 @@ use loom::sync::atomic::{AtomicU64, fence};
 use loom::thread;
 
 use super::actor::at;
+use crate::shm::chunk::Allocation;
 use crate::shm::due::Time;
 use crate::shm::keys::{KeyMemory, Keys, NOTE_WORDS};
 use crate::shm::memory::{CELL_WORDS, Memory, RingWord, Word};
@@ -113,6 +114,7 @@ pub(super) struct Words {
     cells: Vec<[View; CELL_WORDS]>,
     ring: [View; RingWord::COUNT],
     chunks: Vec<View>,
+    block_units: u32,
 }
 
 impl Memory for Words {
@@ -133,11 +135,15 @@ impl Memory for Words {
         &self.ring[word as usize]
     }
 
-    fn chunks(&self) -> u32 {
+    fn units(&self) -> u32 {
         self.chunks.len() as u32
     }
 
-    fn chunk_tag(&self, index: u32) -> &View {
+    fn block_units(&self) -> u32 {
+        self.block_units
+    }
+
+    fn tag(&self, index: u32) -> &View {
         &self.chunks[index as usize]
     }
 
@@ -152,6 +158,8 @@ pub(super) struct World {
     cells: Vec<[Rc<AtomicU64>; CELL_WORDS]>,
     ring: [Rc<AtomicU64>; RingWord::COUNT],
     chunks: Vec<Rc<AtomicU64>>,
+    /// The units of each chunk at first.
+    block_units: u32,
     /// A table of keys: each slot's word, then its notes.
     keys: [[Rc<AtomicU64>; 1 + NOTE_WORDS]; SLOTS],
     /// Stand for the payloads in cells and in chunks: written by senders, read by receivers.
@@ -176,7 +184,13 @@ pub(super) struct Thread {
 
 impl World {
     pub(super) fn new(cells: usize, chunks: usize, total: Total) -> Rc<Self> {
+        Self::of_blocks(cells, [chunks, 1], total)
+    }
+
+    fn of_blocks(cells: usize, [blocks, units]: [usize; 2], total: Total) -> Rc<Self> {
+        let chunks = blocks * units;
         Rc::new(Self {
+            block_units: units as u32,
             total,
             cells: (0..cells)
                 .map(|_| std::array::from_fn(|_| word()))
@@ -205,6 +219,7 @@ impl World {
                 .collect(),
             ring: self.ring.each_ref().map(view),
             chunks: self.chunks.iter().map(view).collect(),
+            block_units: self.block_units,
         };
         let slots = Slots(self.keys.each_ref().map(|slot| slot.each_ref().map(view)));
         Thread {
@@ -308,10 +323,17 @@ impl Thread {
 
     /// Finds memory for a large payload and writes it.
     fn fill_chunk(&self, claim: &Claim) -> Option<u32> {
-        let candidate = self.ring.find_chunk(0..self.ring.memory().chunks(), 0)?;
-        let allocated = self.ring.allocate(candidate, claim);
+        self.fill_units(claim, 1)
+    }
+
+    fn fill_units(&self, claim: &Claim, units: u32) -> Option<u32> {
+        let all = self.ring.memory().units();
+        let candidate = self.ring.find_chunk(0..all, units)?;
+        let allocated = self.ring.allocate(candidate, claim) == Allocation::Done;
         allocated.then(|| {
-            self.world.large[candidate.chunk as usize].with_mut(|_| ());
+            let chunk = candidate.chunk as usize;
+            let units = &self.world.large[chunk..chunk + units as usize];
+            units.iter().for_each(|unit| unit.with_mut(|_| ()));
             candidate.chunk
         })
     }
@@ -617,7 +639,7 @@ fn a_chunk_is_not_written_while_it_may_be_read() {
         let senders = [one(&world, 0), one(&world, 1)];
         let receiver = world.thread(2);
         if let Some(lease) = receiver.take() {
-            assert!(receiver.ring.belongs(0, lease.index()));
+            assert!(receiver.ring.belongs(0, lease.index(), 1));
             world.large[0].with(|_| ());
             assert_eq!(receiver.ring.ack(&lease), Settled::Freed);
         }
@@ -649,6 +671,80 @@ fn a_chunk_of_an_earlier_occupancy_is_not_written_while_it_may_be_read() {
             let _ = sender.fill_chunk(&claim);
         }
         receiver.join().unwrap();
+    });
+}
+
+/// A message of so many units is there, and a thread that takes, reads and acks all.
+fn large_messages(world: &Rc<World>, units: &[u32]) -> thread::JoinHandle<()> {
+    let sender = world.thread(0);
+    let mut cursor = sender.ring.cursor(RingWord::Tail);
+    for units in units {
+        let claim = sender.ring.claim(sender.seat, Kind::Data, &mut cursor);
+        let claim = claim.unwrap();
+        assert!(sender.fill_units(&claim, *units).is_some());
+        assert!(matches!(sender.ring.publish(claim), Publication::Done));
+    }
+    let receiver = world.thread(1);
+    let count = units.len();
+    thread::spawn(move || {
+        let mut cursor = receiver.ring.cursor(RingWord::Head);
+        for _ in 0..count {
+            let lease = receiver.ring.take(receiver.seat, &mut cursor).unwrap();
+            let is_own = |unit: &usize| receiver.ring.belongs(*unit as u32, lease.index(), 1);
+            let first = (0..receiver.world.large.len()).find(is_own).unwrap();
+            let mut units = first..first + 1;
+            while receiver
+                .ring
+                .belongs(first as u32, lease.index(), units.len() as u32 + 1)
+            {
+                units.end += 1;
+            }
+            let _ = receiver.world.words[1].load(Relaxed);
+            let read = &receiver.world.large[units];
+            read.iter().for_each(|unit| unit.with(|_| ()));
+            assert_eq!(receiver.ring.ack(&lease), Settled::Freed);
+        }
+    })
+}
+
+fn fills(world: &Rc<World>, seat: u16, units: u32) -> thread::JoinHandle<()> {
+    let sender = world.thread(seat);
+    thread::spawn(move || {
+        let claim = sender.claim().unwrap();
+        match sender.fill_units(&claim, units) {
+            Some(_) => assert!(sender.publish_late(claim)),
+            None => sender.ring.abandon(claim),
+        }
+    })
+}
+
+#[test]
+fn a_part_of_a_split_chunk_is_not_written_while_the_chunk_may_be_read() {
+    model(2, || {
+        let world = World::of_blocks(3, [1, 2], Total::No);
+        let threads = [
+            large_messages(&world, &[2]),
+            fills(&world, 2, 1),
+            fills(&world, 3, 1),
+        ];
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
+    });
+}
+
+#[test]
+fn a_swallowed_chunk_is_not_written_while_it_may_be_read() {
+    model(2, || {
+        let world = World::of_blocks(4, [2, 1], Total::No);
+        let threads = [
+            large_messages(&world, &[1, 1]),
+            fills(&world, 2, 2),
+            fills(&world, 3, 1),
+        ];
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
     });
 }
 

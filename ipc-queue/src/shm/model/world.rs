@@ -14,9 +14,10 @@ use std::panic::resume_unwind;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use super::ledger::{Ledger, Verdict};
+use super::ledger::{Ledger, Tags, Verdict};
 use crate::shm::memory::{CELL_WORDS, Memory, RingWord, Word};
-use crate::shm::word::{Lap, Position, State};
+use crate::shm::tag::TagFields;
+use crate::shm::word::{Position, State};
 
 /// Ends the run of an operation that reached its next shared access.
 pub struct Suspended;
@@ -28,7 +29,9 @@ pub struct Broken(pub String);
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub cells: u32,
-    pub chunks: u32,
+    /// How many units of memory for chunks, and of each chunk at first.
+    pub units: u32,
+    pub block_units: u32,
     pub seats: u32,
     /// Which words of a cell's header are places to stop at: bit 0 is its state.
     pub stops: u8,
@@ -41,7 +44,7 @@ pub struct Shape {
 pub enum Place {
     Cell { index: u32, word: usize },
     Ring(usize),
-    Chunk(u32),
+    Unit(u32),
     Seat(u32),
     Closed,
 }
@@ -54,11 +57,11 @@ impl Shape {
     pub fn at(self, place: Place) -> usize {
         let cells = self.cells as usize * CELL_WORDS;
         let chunks = cells + RingWord::COUNT;
-        let seats = chunks + self.chunks as usize;
+        let seats = chunks + self.units as usize;
         match place {
             Place::Cell { index, word } => index as usize * CELL_WORDS + word,
             Place::Ring(word) => cells + word,
-            Place::Chunk(index) => chunks + index as usize,
+            Place::Unit(index) => chunks + index as usize,
             Place::Seat(index) => seats + index as usize,
             Place::Closed => seats + self.seats as usize,
         }
@@ -67,14 +70,14 @@ impl Shape {
     fn place(self, at: usize) -> Place {
         let cells = self.cells as usize * CELL_WORDS;
         let chunks = cells + RingWord::COUNT;
-        let seats = chunks + self.chunks as usize;
+        let seats = chunks + self.units as usize;
         match at {
             _ if at < cells => Place::Cell {
                 index: (at / CELL_WORDS) as u32,
                 word: at % CELL_WORDS,
             },
             _ if at < chunks => Place::Ring(at - cells),
-            _ if at < seats => Place::Chunk((at - chunks) as u32),
+            _ if at < seats => Place::Unit((at - chunks) as u32),
             _ if at < seats + self.seats as usize => Place::Seat((at - seats) as u32),
             _ => Place::Closed,
         }
@@ -189,16 +192,21 @@ impl World {
         if let Some(trace) = &mut *self.trace.borrow_mut() {
             let _ = write!(trace, "    {} ", name(place));
             let _ = match access {
-                Access::Load => writeln!(trace, "is {}", show(place, value)),
+                Access::Load => writeln!(trace, "is {}", show(self.shape, place, value)),
                 Access::Swap { current, .. } if current != value => {
                     writeln!(
                         trace,
                         "is {}, not {}: swap fails",
-                        show(place, value),
-                        show(place, current)
+                        show(self.shape, place, value),
+                        show(self.shape, place, current)
                     )
                 }
-                _ => writeln!(trace, "{} => {}", show(place, value), show(place, now)),
+                _ => writeln!(
+                    trace,
+                    "{} => {}",
+                    show(self.shape, place, value),
+                    show(self.shape, place, now)
+                ),
             };
         }
         if !self.watched.get() || now == value {
@@ -206,15 +214,19 @@ impl World {
         }
         let mut ledger = self.ledger.borrow_mut();
         let actor = self.actor.get();
+        let tags = Tags {
+            shape: self.shape,
+            words: &words,
+        };
         let verdict = match place {
             Place::Cell { index, word: 0 } => {
                 let (was, is) = (State::from_word(value), State::from_word(now));
-                ledger.cell_changed(actor, index as usize, was, is, &words)
+                ledger.cell_changed(actor, index as usize, was, is, tags)
             }
             Place::Cell { index, word: 6 } => {
                 ledger.time_changed(actor, index as usize, value, now, &words)
             }
-            Place::Chunk(index) => ledger.chunk_changed(index as usize, now, &words),
+            Place::Unit(index) => ledger.tag_changed(index, tags),
             _ => Ok(()),
         };
         (value, verdict)
@@ -236,13 +248,13 @@ fn name(place: Place) -> String {
     match place {
         Place::Cell { index, word } => format!("cell {index} {}", HEADER[word]),
         Place::Ring(word) => RING[word].to_owned(),
-        Place::Chunk(index) => format!("chunk {index}"),
+        Place::Unit(index) => format!("unit {index}"),
         Place::Seat(index) => format!("seat {index}"),
         Place::Closed => "closed".to_owned(),
     }
 }
 
-fn show(place: Place, word: u64) -> String {
+fn show(shape: Shape, place: Place, word: u64) -> String {
     match place {
         Place::Cell { word: 0, .. } => {
             let state = State::from_word(word);
@@ -263,9 +275,7 @@ fn show(place: Place, word: u64) -> String {
             let position = Position::from_word(word, u32::MAX);
             format!("lap {} cell {}", position.lap().number(), position.index())
         }
-        Place::Chunk(_) if word != 0 => {
-            format!("cell {} lap {}", (word >> 35) - 1, Lap::new(word).number())
-        }
+        Place::Unit(_) if word != 0 => TagFields::new(shape.units, shape.cells).to_text(word),
         Place::Seat(_) => format!("epoch {} presence {}", word >> 2, word & 3),
         _ => format!("{word:#x}"),
     }
@@ -359,11 +369,15 @@ impl Memory for ModelMemory {
         self.word(Place::Ring(word as usize))
     }
 
-    fn chunks(&self) -> u32 {
-        self.world.shape.chunks
+    fn units(&self) -> u32 {
+        self.world.shape.units
     }
 
-    fn chunk_tag(&self, index: u32) -> &ModelWord {
-        self.word(Place::Chunk(index))
+    fn block_units(&self) -> u32 {
+        self.world.shape.block_units
+    }
+
+    fn tag(&self, index: u32) -> &ModelWord {
+        self.word(Place::Unit(index))
     }
 }

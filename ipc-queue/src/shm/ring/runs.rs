@@ -18,8 +18,8 @@
 //! - A leased run has no end by time, so no process takes it from a living owner. For that reason
 //!   the owner changes the words inside by plain stores. Only one thread has a run.
 //!
-//! The owner may die between any two lines. Recovery then also makes single cells, by swaps, and
-//! continues with each of them.
+//! The owner may die between any two lines. Recovery then parts the run into single cells by swaps,
+//! and recovers each of them.
 
 use std::mem;
 use std::sync::atomic::Ordering::{Release, SeqCst};

@@ -37,19 +37,16 @@ impl LevelSender {
         let claim = claim.ok_or(NotPut::NoPlace)?;
         let mut chunk = None;
         if all > self.inline_limit(!trailer.is_empty()) {
-            loop {
-                let found = match trailer.is_empty() {
-                    true => self.free_chunk(all),
-                    false => self.free_chunk_for_headers(all),
-                };
-                let Some(found) = found else {
-                    self.give_back(claim);
-                    return Err(NotPut::NoMemory);
-                };
-                if ring.allocate(found, &claim) {
-                    chunk = Some(found.chunk);
-                    break;
-                }
+            let units = self.level.payloads.geometry().units_of(all);
+            let limit = match trailer.is_empty() {
+                true => self.level.payloads.geometry().plain_units,
+                false => self.level.payloads.geometry().units,
+            };
+            let found = self.free_chunk(units, limit);
+            chunk = found.and_then(|found| self.allocate(found, limit, &claim));
+            if chunk.is_none() {
+                self.give_back(claim);
+                return Err(NotPut::NoMemory);
             }
         }
         let place = self.writable(claim, chunk, all);

@@ -174,7 +174,7 @@ impl Sending<'_, '_, '_> {
         }
     }
 
-    /// Ends the wait. If there is room now, it is still used.
+    /// Ends the wait with a last attempt: there may be room now.
     fn give_up(&mut self) -> Result<(), WireError> {
         let Some(mut waiting) = self.waiting.take() else {
             return Ok(());

@@ -13,6 +13,9 @@ pub const INLINE: usize = 40;
 pub const CHUNKED: usize = 1500;
 /// Messages with this number or a higher one are chunked.
 pub const FIRST_CHUNKED: u64 = 100;
+/// Messages with this number or a higher one need less than half as long a chunk.
+pub const FIRST_SHORT: u64 = 180;
+const SHORT: usize = 500;
 
 /// Messages that are sent with a key.
 pub const KEYED_INLINE: u64 = 70;
@@ -24,8 +27,8 @@ pub fn keyed(number: u64) -> SendOptions {
 }
 
 /// Messages that are sent with headers. The first is in its cell with them, the second in a chunk
-/// because of them, the third in a chunk anyway. The last is in one of the chunks that are only for
-/// payloads with headers.
+/// because of them, the third in a chunk anyway. The last is in a chunk
+/// longer than any payload without headers needs.
 pub const HEADED_INLINE: u64 = 71;
 pub const HEADED_FAR: u64 = 72;
 pub const HEADED_CHUNKED: u64 = 171;
@@ -126,8 +129,12 @@ impl Message {
 
     /// The payload that its number makes.
     pub fn payload(number: u64) -> Vec<u8> {
-        let chunked = number >= FIRST_CHUNKED;
-        numbered::message(number, if chunked { CHUNKED } else { INLINE })
+        let bytes = match number {
+            ..FIRST_CHUNKED => INLINE,
+            ..FIRST_SHORT => CHUNKED,
+            _ => SHORT,
+        };
+        numbered::message(number, bytes)
     }
 
     /// The number of a message. Every byte of the payload must be right.

@@ -1,5 +1,6 @@
 //! The content of the queue when an operation begins.
 
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use ipc_queue::transport::Wait;
 use ipc_queue::{ByteDelivery, ByteQueue, DeadReason, Loan, SendOptions};
 
 use super::actor::Play;
-use super::outcome::{FIRST_CHUNKED, Message};
+use super::outcome::{FIRST_CHUNKED, FIRST_SHORT, Message};
 
 /// The queue, opened twice by the actor: for itself, and as a peer that lives.
 pub struct Set {
@@ -35,6 +36,10 @@ pub enum Scenery {
     ChunkReady,
     /// 100 and 101 are ready; both chunks are used.
     NoChunk,
+    /// The memory of a chunk was divided into shorter ones.
+    ShortChunks,
+    /// The same, and 181 is ready; its chunk is between two free ones.
+    ShortChunkReady,
     /// The peer holds 1; 2 is ready.
     PeerHolds,
     /// The peer writes; 2 is ready behind.
@@ -74,12 +79,13 @@ impl Scenery {
             numbers.iter().map(comes).collect()
         };
         match self {
-            Self::Empty | Self::Awaited => vec![],
+            Self::Empty | Self::ShortChunks | Self::Awaited => vec![],
             Self::OneReady | Self::LaterLap => fresh(&[1]),
             Self::LastPlace => fresh(&[1, 2]),
             Self::Full => fresh(&[1, 2, 3]),
             Self::ChunkReady => fresh(&[FIRST_CHUNKED]),
             Self::NoChunk => fresh(&[FIRST_CHUNKED, FIRST_CHUNKED + 1]),
+            Self::ShortChunkReady => fresh(&[FIRST_SHORT + 1]),
             Self::PeerHolds => vec![Message::comes(1, 2), Message::comes(2, 1)],
             Self::PeerWrites => fresh(&[2]),
             Self::Delayed | Self::GivenBack | Self::Expired => vec![Message::comes(1, 2)],
@@ -102,6 +108,8 @@ impl Scenery {
             }
             Self::ChunkReady => send(queue, [FIRST_CHUNKED]),
             Self::NoChunk => send(queue, FIRST_CHUNKED..FIRST_CHUNKED + 2),
+            Self::ShortChunks => send_and_ack(queue, FIRST_SHORT..FIRST_SHORT + 3, 3),
+            Self::ShortChunkReady => send_and_ack(queue, FIRST_SHORT..FIRST_SHORT + 2, 1),
             Self::PeerHolds => {
                 send(queue, [1])?;
                 kept(receive(peer)?);
@@ -191,6 +199,12 @@ pub fn kept<T>(held: T) {
 pub fn pass(queue: &ByteQueue) -> Result<()> {
     send(queue, [99])?;
     Ok(receive(queue)?.ack()?)
+}
+
+/// Sends these messages and acks the first few.
+fn send_and_ack(queue: &ByteQueue, numbers: Range<u64>, acked: usize) -> Result<()> {
+    send(queue, numbers)?;
+    (0..acked).try_for_each(|_| Ok(receive(queue)?.ack()?))
 }
 
 /// Ends a lease: shortens it, and waits until it is over.

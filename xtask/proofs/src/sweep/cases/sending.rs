@@ -11,6 +11,7 @@ use crate::sweep::scenery::{Scenery, loan, receive, send};
 /// The message that is sent.
 const NEW: u64 = 50;
 const NEW_CHUNKED: u64 = 150;
+const NEW_SHORT: u64 = 190;
 /// The first of the messages that only fill places.
 const FILLING: u64 = 60;
 
@@ -43,6 +44,16 @@ pub const CHUNKED: &[State] = &[
     }),
     State::new("no-chunk", |play| {
         refused(play, Scenery::NoChunk, NEW_CHUNKED)
+    }),
+    State::new("swallow", |play| {
+        send_one(play, Scenery::ShortChunks, NEW_CHUNKED)
+    }),
+    State::new("swallow-behind-another", |play| {
+        send_one(play, Scenery::ShortChunkReady, NEW_CHUNKED)
+    }),
+    State::new("split", |play| send_one(play, Scenery::Empty, NEW_SHORT)),
+    State::new("as-long-as-before", |play| {
+        send_one(play, Scenery::ShortChunks, NEW_SHORT)
     }),
     State::new("later-lap", |play| {
         send_one(play, Scenery::LaterLap, NEW_CHUNKED)
