@@ -149,6 +149,18 @@ impl Payloads {
         Some(unsafe { self.first_inline.add(offset) })
     }
 
+    /// Returns the place of `len` bytes in the units from `chunk` on. `None`: there are fewer.
+    #[inline(always)]
+    fn in_chunk(&self, chunk: u32, len: usize) -> Option<NonNull<u8>> {
+        let at = (chunk as usize) << self.geometry.unit_shift;
+        if at + len > self.geometry.pool_bytes() {
+            return None;
+        }
+        // SAFETY: all units are inside the mapping, as checked in `new`, and `at` is among them or
+        // behind the last one.
+        Some(unsafe { self.first_unit.add(at) })
+    }
+
     /// Returns the payload of a leased message that is in its cell. `None`: it is elsewhere, or
     /// damaged.
     #[inline(always)]
@@ -160,6 +172,17 @@ impl Payloads {
         let at = self.in_cell(lease.index(), len)?;
         // SAFETY: no process writes the payload while `lease` lives, lost or not (2), and it is
         // mapped (3).
+        Some(unsafe { slice::from_raw_parts(at.as_ptr(), len) })
+    }
+
+    /// Returns the payload of a leased message that is in a chunk. `None`: it is elsewhere, has
+    /// headers, or is damaged.
+    #[inline(always)]
+    pub(crate) fn read_in_chunk<'d>(&'d self, lease: &'d Lease, body: Body) -> Option<&'d [u8]> {
+        let len = body.len as usize;
+        let at = self.in_chunk(body.chunk?, len)?;
+        let _ = lease;
+        // SAFETY: as in `read_in_cell`.
         Some(unsafe { slice::from_raw_parts(at.as_ptr(), len) })
     }
 
@@ -230,20 +253,11 @@ impl Payloads {
 
     #[inline(always)]
     fn place(&self, cell: u32, chunk: Option<u32>, len: usize) -> Result<NonNull<u8>, BadPlace> {
-        if chunk.is_none()
-            && let Some(place) = self.in_cell(cell, len)
-        {
-            return Ok(place);
-        }
-        if let Some(chunk) = chunk {
-            let at = (chunk as usize) << self.geometry.unit_shift;
-            if at + len <= self.geometry.pool_bytes() {
-                // SAFETY: all units are inside the mapping, as checked in `new`, and `at` is among
-                // them or behind the last one.
-                return Ok(unsafe { self.first_unit.add(at) });
-            }
-        }
-        Err(self.no_place(cell, chunk, len))
+        let place = match chunk {
+            None => self.in_cell(cell, len),
+            Some(chunk) => self.in_chunk(chunk, len),
+        };
+        place.ok_or_else(|| self.no_place(cell, chunk, len))
     }
 
     #[cold]

@@ -338,7 +338,10 @@ impl LevelReceiver {
     fn deliver_checked(&self, lease: Lease) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
         let body = self.level.ring.cell(lease.index()).body();
         self.check(&lease, body)?;
-        if let Err(bad) = self.level.payloads.read(&lease, body) {
+        let payloads = &self.level.payloads;
+        if payloads.read_in_chunk(&lease, body).is_none()
+            && let Err(bad) = payloads.read(&lease, body)
+        {
             self.check_before_headers(&lease, bad)?;
         }
         Ok(ShmDelivery::new(self, lease))

@@ -83,6 +83,9 @@ impl<'a: 'd, 'd> Reading<'a, 'd> {
     #[inline(never)]
     fn payload_elsewhere(self) -> &'d [u8] {
         let (payloads, body) = (&self.receiver.level.payloads, self.cell().body());
+        if let Some(payload) = payloads.read_in_chunk(self.lease, body) {
+            return payload;
+        }
         // It was there when the message was delivered. If the memory was damaged since,
         // `check_whole` tells.
         let payload = payloads.read(self.lease, body.without_mark());
