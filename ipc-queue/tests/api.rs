@@ -563,21 +563,6 @@ fn the_byte_and_the_typed_handles_have_the_same_sends() {
 }
 
 #[test]
-fn a_batch_without_room_in_time_reports_how_many_messages_were_sent() {
-    let address = "local:api-batch-within";
-    let options = QueueOptions::new().capacity(2);
-    let queue = options.open_bytes(address).unwrap();
-    let tx = queue.sender();
-    let refused = tx.send_batch_within(&[b"1", b"2", b"3"], Wait::No);
-    let error = refused.unwrap_err();
-    assert!(error.sent == 2 && error.error.is_timeout(), "{error}");
-    let receiver = queue.receiver();
-    receiver.recv_batch(2, Wait::No).unwrap().ack().unwrap();
-    tx.send_batch_within(&[b"3"], Wait::No).unwrap();
-    ipc_queue::remove(address).unwrap();
-}
-
-#[test]
 fn a_thread_scope_shares_a_queue() {
     for_both("scope", |queue| {
         let sum = thread::scope(|scope| {

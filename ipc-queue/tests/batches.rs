@@ -164,3 +164,15 @@ fn out_of_order_and_delayed_messages_are_also_in_a_batch() {
     batch.ack().unwrap();
     assert_eq!(own.queue.transport().stats().unwrap().redelivered, 1);
 }
+
+#[test]
+fn a_batch_without_room_in_time_reports_how_many_messages_were_sent() {
+    let options = QueueOptions::new().capacity(2);
+    let own = Own::open("within", |address| options.open_bytes(address).unwrap());
+    let (tx, receiver) = (own.queue.sender(), own.queue.receiver());
+    let refused = tx.send_batch_within(&[b"1", b"2", b"3"], Wait::No);
+    let error = refused.unwrap_err();
+    assert!(error.sent == 2 && error.error.is_timeout(), "{error}");
+    receiver.recv_batch(2, Wait::No).unwrap().ack().unwrap();
+    tx.send_batch_within(&[b"3"], Wait::No).unwrap();
+}

@@ -172,17 +172,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn open(path: &Path) -> Result<Self, SnapshotError> {
-        // A pipe would otherwise be waited for until a process writes to it.
-        let mut options = OpenOptions::new();
-        let options = options
-            .read(true)
-            .custom_flags(OFlags::NONBLOCK.bits() as i32);
-        let file = options.open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => SnapshotError::NoFile {
-                file: path.to_owned(),
-            },
-            _ => SnapshotError::io(path, error),
-        })?;
+        let file = open_file(path)?;
         let is_file = file.metadata().is_ok_and(|found| found.is_file());
         let mut start = [0; 12];
         let mut file = BufReader::new(file);
@@ -352,4 +342,18 @@ fn check(frame: u64, bytes: &[u8]) -> u64 {
     let mut hasher = siphasher::sip::SipHasher24::new_with_keys(VERSION.into(), frame);
     hasher.write(bytes);
     hasher.finish()
+}
+
+/// Opens a file for reading. A pipe is not waited for: it would block until a process writes to it.
+fn open_file(path: &Path) -> Result<File, SnapshotError> {
+    let mut options = OpenOptions::new();
+    let options = options
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits() as i32);
+    options.open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => SnapshotError::NoFile {
+            file: path.to_owned(),
+        },
+        _ => SnapshotError::io(path, error),
+    })
 }
