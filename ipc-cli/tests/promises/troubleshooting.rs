@@ -438,9 +438,9 @@ fn small_shared_memory_is_seen_and_enlarged() {
     let seen = folder.path().join("seen").display().to_string();
     // Everything in one mount namespace, which ends with the script.
     let script = format!(
-        "mount -t tmpfs -o size=4m x /dev/shm; queue=0; \
-         while ipc create q$queue --capacity 64 --max-message-bytes 4k --pool-bytes 8k; \
-         do queue=$((queue + 1)); done 2>/dev/null >&2; \
+        "mount -t tmpfs -o size=4m x /dev/shm; \
+         for queue in q0 q1; \
+         do ipc create $queue --capacity 64 --max-message-bytes 4k --pool-bytes 8k; done; \
          ipc create jobs 2>&1 && exit 9; \
          NO_COLOR=1 TERM=xterm script --quiet --return \
          --command 'stty cols 80 rows 24; {see}' /dev/null > {seen} || true; \
