@@ -11,6 +11,7 @@ use crate::settings;
 use crate::show::Show;
 
 pub fn create(what: &cli::Create, show: &Show) -> Result<()> {
+    what.settings.check_effect()?;
     let address = address::shared(&what.queue)?.to_string();
     let options = what.settings.apply(QueueOptions::new());
     let queue = options.mode(OpenMode::Create).open_bytes(&address)?;

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use anyhow::Result;
 use clap::Args;
 use ipc_proto::QueueSettings;
 use ipc_queue::{Backoff, QueueOptions};
 use serde_json::{Value, json};
 
+use crate::exit::Exit;
 use crate::format;
 
 /// Settings for a queue to create. An existing queue must have the same values for those that are
@@ -64,6 +66,26 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Checks that each setting of a new queue has an effect.
+    pub fn check_effect(&self) -> Result<()> {
+        let vain = |setting, without| {
+            Err(Exit::Usage.error(format!("--{setting} has no effect without --{without}")))
+        };
+        match self {
+            Self {
+                dedup_keys: Some(_),
+                dedup_window: None,
+                ..
+            } => vain("dedup-keys", "dedup-window"),
+            Self {
+                aging: Some(_),
+                priorities: false,
+                ..
+            } => vain("aging", "priorities"),
+            _ => Ok(()),
+        }
+    }
+
     /// Returns `options` with the given settings applied.
     pub fn apply(&self, mut options: QueueOptions) -> QueueOptions {
         macro_rules! given {

@@ -199,7 +199,16 @@ impl QueueSettings {
         let delays = self.backoff.delays().into_iter();
         delays
             .map(millis)
-            .try_for_each(|delay| check("backoff (in ms)", delay, 1, most))
+            .try_for_each(|delay| check("backoff (in ms)", delay, 1, most))?;
+        match &self.backoff {
+            Backoff::Exponential { first, most } => check(
+                "backoff (its first delay, in ms)",
+                millis(*first),
+                1,
+                millis(*most),
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -271,6 +280,23 @@ fn check(field: &'static str, given: u64, least: u64, most: u64) -> Result<(), S
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backoff_that_would_shrink_is_refused() {
+        let backoff = |first, most| QueueSettings {
+            backoff: Backoff::Exponential {
+                first: Duration::from_secs(first),
+                most: Duration::from_secs(most),
+            },
+            ..QueueSettings::default()
+        };
+        assert_eq!(backoff(1, 1).validate(), Ok(()));
+        let error = backoff(60, 1).validate().unwrap_err().to_string();
+        assert!(
+            error.contains("first delay") && error.contains("60000"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn the_defaults_are_valid() {

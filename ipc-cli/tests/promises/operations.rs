@@ -227,6 +227,26 @@ impl Container {
 }
 
 #[test]
+fn a_queue_whose_file_is_a_mount_point_is_removed_whole_or_not_at_all() {
+    let Some(volume) = Volume::new() else { return };
+    volume
+        .run(&["send", "jobs", "resize a.png", "--create"])
+        .expect(0);
+    let script = "file=$(find $IPC_SHM_DIR -name 'jobs*' -type f); mount --bind $file $file; \
+                  for force in '' --force; do ipc rm $force jobs 2>/dev/null && exit 9; done; \
+                  umount $file; \
+                  ipc recv jobs --timeout 30s; ipc rm jobs";
+    let mut command = volume.program(&["sh", "-ec", script]);
+    let ipc = Path::new(env!("CARGO_BIN_EXE_ipc")).parent().unwrap();
+    command.env(
+        "PATH",
+        format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", ipc.display()),
+    );
+    let ended = Ended::of(&mut command).expect(0);
+    assert_eq!(ended.out.lines().next(), Some("resize a.png"), "{ended:?}");
+}
+
+#[test]
 fn containers_with_a_common_volume_share_queues_and_others_do_not() {
     let Some(volume) = Volume::new() else { return };
     volume

@@ -73,6 +73,23 @@ fn the_path_of_a_socket_is_absolute() {
 }
 
 #[test]
+fn the_longest_path_of_a_socket_is_named() {
+    let stage = Stage::new();
+    let of_length = |bytes: usize| {
+        let folder = stage.folder.path();
+        folder.join("x".repeat(bytes - folder.as_os_str().len() - 1))
+    };
+    let refused = stage.bind(of_length(109)).unwrap_err().to_string();
+    assert!(
+        refused.contains("has 109 bytes") && refused.contains("at most 108"),
+        "{refused}"
+    );
+    let path = of_length(108);
+    let _server = stage.bind(&path).unwrap();
+    assert_served(&path);
+}
+
+#[test]
 fn a_path_with_a_server_is_free_at_its_end_and_others_are_free_before() {
     let stage = Stage::new();
     let (path, other) = (stage.folder.path().join("x"), stage.folder.path().join("y"));

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use rustix::fs::{AtFlags as StatxAt, StatxAttributes, StatxFlags, statx};
 
 use super::file::{OpenError, check_owner, open_file};
 use super::{REMOVED, Segment, SystemError, file_name, file_of, path_of};
@@ -85,7 +86,9 @@ fn unlink_anything(folder: &OwnedFd, path: &Path) -> Result<bool, OpenError> {
         let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         // If this process cannot open the file, no process of this user has it open as a segment.
         if let Ok(file) = openat(folder, name, flags, Mode::empty()) {
-            raise_removed(&file.into());
+            let file = File::from(file);
+            check_not_mounted(&file, path)?;
+            raise_removed(&file);
         }
     }
     match unlinkat(folder, name, how) {
@@ -124,6 +127,7 @@ pub(super) fn remove_if(
         }
         Err(error) => return Err(error),
     };
+    check_not_mounted(&file, &path)?;
     raise_removed(&file);
     let unlinked = unlinkat(
         &*folder,
@@ -164,6 +168,19 @@ pub(super) fn is_flagged(file: &File) -> bool {
     let mut flags = [0; 8];
     let read = file.read_exact_at(&mut flags, layout::FLAGS as u64);
     read.is_ok() && u64::from_le_bytes(flags) & REMOVED != 0
+}
+
+/// Refuses a file on which something is mounted, such as itself: its name cannot be removed, so its
+/// users must not be told that it was.
+fn check_not_mounted(file: &File, path: &Path) -> Result<(), SystemError> {
+    let found = statx(file, c"", StatxAt::EMPTY_PATH, StatxFlags::empty());
+    // Without the attribute, older kernels: `unlinkat` tells, but too late.
+    match found {
+        Ok(found) if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) => {
+            Err(SystemError::new("remove", path, Errno::EBUSY))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Marks the segment as removed and wakes all its users, if the file is long enough to have a flag.

@@ -54,6 +54,21 @@ fn every_setting_can_be_set_and_is_shown() {
 }
 
 #[test]
+fn a_setting_that_would_have_no_effect_is_refused() {
+    let folder = Folder::new();
+    for (given, missing) in [
+        (["--dedup-keys", "128"], "--dedup-window"),
+        (["--aging", "3s"], "--priorities"),
+        (["--backoff", "1m..1s"], "first delay"),
+    ] {
+        let [option, value] = given;
+        let refused = folder.run(&["create", "jobs", option, value]).expect(2);
+        assert!(refused.err.contains(missing), "{refused:?}");
+    }
+    folder.run(&["stat", "jobs"]).expect(3);
+}
+
+#[test]
 fn every_setting_but_the_type_is_changed_by_a_move() {
     let changed = [
         ("capacity", "7", "capacity"),

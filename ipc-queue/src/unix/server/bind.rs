@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind as bind_socket, connect, listen,
     socket_with,
@@ -31,6 +32,8 @@ pub(super) struct Place {
 
 /// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 128;
+/// The maximum number of bytes of a socket's path.
+const LONGEST_PATH: usize = 108;
 
 /// Returns a listening socket at `path`.
 pub(super) fn bind(path: &Path) -> Result<(UnixListener, Place), ServeError> {
@@ -45,8 +48,13 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, Place), ServeError> {
     if !path.is_absolute() {
         return Err(bad("it must be absolute, to be the same for every process"));
     }
-    let address =
-        SocketAddrUnix::new(path).map_err(|error| bad(&io::Error::from(error).to_string()))?;
+    let address = SocketAddrUnix::new(path).map_err(|error| match error {
+        Errno::NAMETOOLONG => bad(&format!(
+            "it has {} bytes, and the path of a socket has at most {LONGEST_PATH}",
+            path.as_os_str().len()
+        )),
+        other => bad(&io::Error::from(other).to_string()),
+    })?;
     let folder = path.parent().ok_or_else(|| bad("it has no file name"))?;
     check_folder(folder)?;
     let lock = File::open(folder).map_err(system)?;
