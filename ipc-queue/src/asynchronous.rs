@@ -40,7 +40,7 @@ impl ByteReceiver {
         let received = self.receive_async(|delivery| Ok(delivery.into_owned()));
         received
             .await
-            .map_err(|error| *error.into_recv(self.queue()))
+            .map_err(|error| error.into_recv(self.queue()))
     }
 
     async fn receive_async<D>(
@@ -50,7 +50,7 @@ impl ByteReceiver {
         let receiver = self;
         let mut waiting = Waiting::default();
         poll_fn(move |context| {
-            let attempt = || match receiver.port_recv(|| Wait::No).map_err(|error| *error) {
+            let attempt = || match receiver.port_recv(|| Wait::No) {
                 Err(RecvPortError::Empty | RecvPortError::Paused) => None,
                 taken => Some(taken.and_then(|delivery| Ok(own(delivery)?))),
             };
@@ -94,7 +94,7 @@ impl<T: DeserializeOwned> Receiver<T> {
             match receive.await {
                 Ok(Some(delivery)) => return Ok(delivery),
                 Ok(None) => {}
-                Err(error) => return Err(*error.into_recv(self.bytes_mut().queue())),
+                Err(error) => return Err(error.into_recv(self.bytes_mut().queue())),
             }
         }
     }

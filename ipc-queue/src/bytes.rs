@@ -479,7 +479,7 @@ impl ByteReceiver {
     pub(crate) fn port_recv(
         &self,
         wait: impl FnOnce() -> Wait,
-    ) -> Result<ByteDelivery<'_>, Box<RecvPortError>> {
+    ) -> Result<ByteDelivery<'_>, RecvPortError> {
         match &self.port {
             #[cfg(target_os = "linux")]
             In::Shm(receiver) => Ok(receiver.receive(wait)?.into()),
@@ -492,11 +492,11 @@ impl ByteReceiver {
     fn receive<E>(
         &self,
         wait: impl FnOnce() -> Wait,
-        failed: impl FnOnce(RecvPortError) -> Box<E>,
+        failed: impl FnOnce(RecvPortError) -> E,
     ) -> Result<ByteDelivery<'_>, E> {
         match self.port_recv(wait) {
             Ok(delivery) => Ok(delivery),
-            Err(error) => Err(*failed(*error)),
+            Err(error) => Err(failed(error)),
         }
     }
 
@@ -547,7 +547,7 @@ impl ByteReceiver {
         wait: Wait,
     ) -> Result<(), RecvTimeoutError> {
         let received = self.port_recv_batch(most, wait, batch);
-        received.map_err(|error| *error.into_recv_timeout(self.queue()))
+        received.map_err(|error| error.into_recv_timeout(self.queue()))
     }
 
     /// Appends the next messages, at most `most`.

@@ -55,24 +55,16 @@ impl<'a, T: DeserializeOwned> Incoming<'a, T> {
         if let Some(data) = bytes.kind().signal() {
             return Ok(Self::Signal(Delivery { data, bytes }));
         }
-        match Delivery::decode(bytes, encoding) {
-            Ok(delivery) => Ok(Self::Message(delivery)),
-            Err(failure) => Err(*failure),
-        }
+        Delivery::decode(bytes, encoding).map(Self::Message)
     }
 }
 
 impl<'a, T: DeserializeOwned> Delivery<'a, T> {
     /// Decodes a message with a value. If it is not a `T`, it returns to the queue.
     #[inline]
-    pub(crate) fn decode(
-        bytes: ByteDelivery<'a>,
-        encoding: Encoding,
-    ) -> Result<Self, Box<RecvFailure>> {
+    pub(crate) fn decode(bytes: ByteDelivery<'a>, encoding: Encoding) -> Result<Self, RecvFailure> {
         let data = encoding.decode(bytes.payload());
-        if let Err(error) = bytes.check_whole() {
-            return Err(Box::new(error.failure));
-        }
+        bytes.check_whole().map_err(|error| error.failure)?;
         match data {
             Ok(data) => Ok(Self { data, bytes }),
             Err(source) => Err(undecodable(bytes, source)),
@@ -83,15 +75,15 @@ impl<'a, T: DeserializeOwned> Delivery<'a, T> {
 /// Returns a message that can't be decoded to the queue: a receiver of another version may be able
 /// to read it.
 #[cold]
-fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> Box<RecvFailure> {
+fn undecodable(bytes: ByteDelivery<'_>, source: CodecError) -> RecvFailure {
     let metadata = bytes.metadata();
     // If the lease is lost, the message is delivered again anyway.
     let _ = bytes.nack_with(Nack::new().reason(&source.to_string()));
-    Box::new(RecvFailure::Decode {
+    RecvFailure::Decode {
         id: metadata.id,
         attempt: metadata.attempt,
         source,
-    })
+    }
 }
 
 /// For [`ack_later`](crate::Receiver::ack_later).

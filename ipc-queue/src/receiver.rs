@@ -53,7 +53,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// the queue cannot be used.
     pub fn recv(&self) -> Result<Delivery<'_, T>, RecvError> {
         let received = self.port_recv(|| Wait::Forever);
-        received.map_err(|error| *error.into_recv(self.bytes.queue()))
+        received.map_err(|error| error.into_recv(self.bytes.queue()))
     }
 
     /// Returns a message if there is one.
@@ -62,7 +62,7 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// [`TryRecvError::Empty`] if there is none; otherwise those of [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<Delivery<'_, T>, TryRecvError> {
         let received = self.port_recv(|| Wait::No);
-        received.map_err(|error| *error.into_try_recv(|| self.bytes.queue()))
+        received.map_err(|error| error.into_try_recv(|| self.bytes.queue()))
     }
 
     /// Blocks until there is a message, for at most `timeout`.
@@ -113,7 +113,7 @@ impl<T: DeserializeOwned> Receiver<T> {
         wait: Wait,
     ) -> Result<(), RecvTimeoutError> {
         let received = self.port_recv_batch(batch, most, wait);
-        received.map_err(|error| *error.into_recv_timeout(self.bytes.queue()))
+        received.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
     }
 
     fn port_recv_batch<'a>(
@@ -163,28 +163,25 @@ impl<T: DeserializeOwned> Receiver<T> {
     /// # Errors
     /// Those of [`recv_timeout`](Self::recv_timeout), except [`RecvFailure::Shutdown`].
     pub fn recv_any(&self, wait: Wait) -> Result<Incoming<'_, T>, RecvTimeoutError> {
-        let received = self.bytes.port_recv(|| wait).map_err(|error| *error);
+        let received = self.bytes.port_recv(|| wait);
         let decoded = received.and_then(|bytes| Ok(Incoming::of(bytes, self.encoding)?));
-        decoded.map_err(|error| *error.into_recv_timeout(self.bytes.queue()))
+        decoded.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
     }
 
     fn recv_within(&self, wait: impl Fn() -> Wait) -> Result<Delivery<'_, T>, RecvTimeoutError> {
         let received = self.port_recv(wait);
-        received.map_err(|error| *error.into_recv_timeout(self.bytes.queue()))
+        received.map_err(|error| error.into_recv_timeout(self.bytes.queue()))
     }
 
     /// Asks how long to wait only if there is no message at once: the clock costs more than a
     /// message.
     #[inline(always)]
-    fn port_recv(&self, wait: impl Fn() -> Wait) -> Result<Delivery<'_, T>, Box<RecvPortError>> {
+    fn port_recv(&self, wait: impl Fn() -> Wait) -> Result<Delivery<'_, T>, RecvPortError> {
         let bytes = self.bytes.port_recv(&wait)?;
         if bytes.kind().signal().is_some() {
             return self.recv_after_signal(bytes, wait());
         }
-        match Delivery::decode(bytes, self.encoding) {
-            Ok(delivery) => Ok(delivery),
-            Err(failure) => Err(Box::new((*failure).into())),
-        }
+        Ok(Delivery::decode(bytes, self.encoding)?)
     }
 
     #[cold]
@@ -193,10 +190,9 @@ impl<T: DeserializeOwned> Receiver<T> {
         &'a self,
         mut bytes: ByteDelivery<'a>,
         wait: Wait,
-    ) -> Result<Delivery<'a, T>, Box<RecvPortError>> {
+    ) -> Result<Delivery<'a, T>, RecvPortError> {
         loop {
-            let received = Incoming::of(bytes, self.encoding).and_then(without_signals);
-            if let Some(delivery) = received.map_err(RecvPortError::from)? {
+            if let Some(delivery) = without_signals(Incoming::of(bytes, self.encoding)?)? {
                 return Ok(delivery);
             }
             bytes = self.bytes.port_recv(|| wait)?;

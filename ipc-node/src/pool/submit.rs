@@ -74,7 +74,7 @@ impl Pool {
     /// # let pool = Pool::builder().start()?;
     /// match pool.try_submit::<u64, u64>("square", 7) {
     ///     Ok(ticket) => println!("{}", ticket.wait()?),
-    ///     Err(SubmitError { input, failure: PoolError::NoRoom { .. } }) => {
+    ///     Err(SubmitError { input, failure: PoolError::NoRoom { .. }, .. }) => {
     ///         println!("{input} has to wait");
     ///     }
     ///     Err(error) => return Err(error.into()),

@@ -262,6 +262,7 @@ impl<'q> Walk<'q> {
         let mut found = self.queue.transport().stats().unwrap();
         // These do not depend on the queue alone, or differ between transports.
         (found.participants, found.chunks_in_use) = (0, 0);
+        found.only_this_process = false;
         if self.focus == Focus::Counts {
             assert_eq!(found, expected, "seed {}", self.seed);
             assert_eq!(

@@ -161,40 +161,36 @@ impl SendPortError {
 }
 
 impl RecvPortError {
-    /// Returns the error of a receive that waited without a limit. In a box, as those below: a
-    /// callee that writes an error into the caller's result keeps the result out of registers.
+    /// Returns the error of a receive that waited without a limit.
     #[cold]
-    pub(crate) fn into_recv(self, queue: String) -> Box<RecvError> {
-        Box::new(match self {
+    pub(crate) fn into_recv(self, queue: String) -> RecvError {
+        match self {
             Self::Failed(failure) => failure.of(queue),
             other => {
                 let never = Unavailable::transport(format!("the transport gave up: {other}"));
                 RecvFailure::from(never).of(queue)
             }
-        })
+        }
     }
 
     /// Returns the error of a receive that did not wait.
     #[cold]
-    pub(crate) fn into_try_recv(self, queue: impl FnOnce() -> String) -> Box<TryRecvError> {
-        Box::new(match self {
+    pub(crate) fn into_try_recv(self, queue: impl FnOnce() -> String) -> TryRecvError {
+        match self {
             Self::Empty | Self::TimedOut { .. } => TryRecvError::Empty,
             Self::Paused => TryRecvError::Paused,
             Self::Failed(failure) => TryRecvError::Failed(failure.of(queue())),
-        })
+        }
     }
 
     /// Returns the error of a receive that waited with a limit.
     #[cold]
-    pub(crate) fn into_recv_timeout(self, queue: String) -> Box<RecvTimeoutError> {
-        let timed_out = |waited| RecvTimeoutError::TimedOut {
-            queue: queue.clone(),
-            waited,
+    pub(crate) fn into_recv_timeout(self, queue: String) -> RecvTimeoutError {
+        let waited = match self {
+            Self::Failed(failure) => return RecvTimeoutError::Failed(failure.of(queue)),
+            Self::Empty | Self::Paused => Duration::ZERO,
+            Self::TimedOut { waited } => waited,
         };
-        Box::new(match self {
-            Self::Empty | Self::Paused => timed_out(Duration::ZERO),
-            Self::TimedOut { waited } => timed_out(waited),
-            Self::Failed(failure) => RecvTimeoutError::Failed(failure.of(queue)),
-        })
+        RecvTimeoutError::TimedOut { queue, waited }
     }
 }

@@ -191,7 +191,7 @@ impl ShmReceiver {
     pub(crate) fn receive(
         &self,
         wait: impl FnOnce() -> Wait,
-    ) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
+    ) -> Result<ShmDelivery<'_>, RecvPortError> {
         if self.others.is_empty() {
             self.normal.receive(wait)
         } else {
@@ -200,7 +200,7 @@ impl ShmReceiver {
     }
 
     #[inline(never)]
-    fn receive_most_urgent(&self, wait: Wait) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
+    fn receive_most_urgent(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
         let (level, lease) = match self.try_take()? {
             Some(taken) => {
                 self.spin.hit();
@@ -223,7 +223,7 @@ impl ShmReceiver {
             return self.normal.receive_some(most, wait, into);
         }
         if most > 0 {
-            into.push(self.receive(|| wait).map_err(|error| *error)?.into());
+            into.push(self.receive(|| wait)?.into());
         }
         let more = std::iter::from_fn(|| self.receive(|| Wait::No).ok());
         into.extend(more.take(most.saturating_sub(1)).map(D::from));
@@ -285,7 +285,7 @@ impl Clone for ShmReceiver {
 impl ReceivePort for ShmReceiver {
     fn recv(&self, wait: Wait) -> Result<PortDelivery, RecvPortError> {
         let received = self.receive(|| wait);
-        Ok(received.map_err(|error| *error)?.into_port())
+        Ok(received?.into_port())
     }
 
     fn notifier(&self) -> Notifier {

@@ -73,14 +73,13 @@ impl LevelReceiver {
 
     /// Returns the next message.
     ///
-    /// Inlined into the receiving program, with errors in boxes, so that a delivery stays in
-    /// registers. A copy of a delivery that was just written would wait until its parts are in the
-    /// cache.
+    /// Inlined into the receiving program, so that the delivery stays in registers. A copy of a
+    /// delivery that was just written would wait until its parts are in the cache.
     #[inline(always)]
     pub(crate) fn receive(
         &self,
         wait: impl FnOnce() -> Wait,
-    ) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
+    ) -> Result<ShmDelivery<'_>, RecvPortError> {
         match self.lease_at_once() {
             Some(lease) => self.deliver(lease),
             None => self.receive_later(wait()),
@@ -89,7 +88,7 @@ impl LevelReceiver {
 
     #[cold]
     #[inline(never)]
-    fn receive_later(&self, wait: Wait) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
+    fn receive_later(&self, wait: Wait) -> Result<ShmDelivery<'_>, RecvPortError> {
         let lease = self.lease_later(wait)?;
         self.deliver(lease)
     }
@@ -160,11 +159,11 @@ impl LevelReceiver {
                     bytes += delivery.reading().payload().len();
                     into.push(delivery.into());
                 }
-                Err(error) if count == 0 => return Err(*error),
+                Err(error) if count == 0 => return Err(error),
                 Err(error) => {
                     // The next call finds all other errors, too.
-                    if matches!(&*error, RecvPortError::Failed(RecvFailure::Damaged { .. })) {
-                        *self.trouble.borrow_mut() = Some(*error);
+                    if matches!(&error, RecvPortError::Failed(RecvFailure::Damaged { .. })) {
+                        *self.trouble.borrow_mut() = Some(error);
                     }
                     break;
                 }
@@ -211,7 +210,7 @@ impl LevelReceiver {
             match self.deliver(lease) {
                 Ok(delivery) => into.push(delivery.into()),
                 // Kept for the next call: the messages that were taken come first.
-                Err(error) => *self.trouble.borrow_mut() = Some(*error),
+                Err(error) => *self.trouble.borrow_mut() = Some(error),
             }
         }
         self.lane.add(Received::Bytes, bytes as u64);
@@ -322,7 +321,7 @@ impl LevelReceiver {
     }
 
     #[inline(always)]
-    pub(super) fn deliver(&self, lease: Lease) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
+    pub(super) fn deliver(&self, lease: Lease) -> Result<ShmDelivery<'_>, RecvPortError> {
         let cell = self.level.ring.cell(lease.index());
         let body = cell.body();
         // A sender of 0 means that zeroes have replaced the message, or that the cell is damaged.
@@ -335,7 +334,7 @@ impl LevelReceiver {
 
     /// Delivers a message whose payload is not simply in its cell.
     #[inline(never)]
-    fn deliver_checked(&self, lease: Lease) -> Result<ShmDelivery<'_>, Box<RecvPortError>> {
+    fn deliver_checked(&self, lease: Lease) -> Result<ShmDelivery<'_>, RecvPortError> {
         let body = self.level.ring.cell(lease.index()).body();
         self.check(&lease, body)?;
         let payloads = &self.level.payloads;

@@ -227,10 +227,7 @@ mod tests {
             sender
                 .publish_described(place_then, Kind::Data, stamp)
                 .unwrap();
-            let damaged = receiver
-                .receive(|| Wait::No)
-                .map(drop)
-                .map_err(|error| *error);
+            let damaged = receiver.receive(|| Wait::No).map(drop);
             assert!(
                 matches!(
                     damaged,
@@ -351,10 +348,7 @@ mod tests {
         let into = Position::new(Lap::default(), 1).to_word();
         ring.memory().ring_word(RingWord::Head).store(into, SeqCst);
         let receiver = queue.shm_receiver();
-        let received = receiver
-            .receive(|| Wait::No)
-            .map(drop)
-            .map_err(|error| *error);
+        let received = receiver.receive(|| Wait::No).map(drop);
         assert!(
             matches!(received, Err(RecvPortError::Empty)),
             "{received:?}"

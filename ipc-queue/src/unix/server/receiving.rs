@@ -189,7 +189,6 @@ impl<'p> Receiving<'p, '_, '_> {
         // query of the leases. The second try finds it.
         for _ in 0..2 {
             let received = self.port.port_recv(|| Wait::No);
-            let received = received.map_err(|error| *error);
             if received.as_ref().err() != Some(&RecvFailure::Closed.into()) {
                 return received;
             }
