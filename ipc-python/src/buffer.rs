@@ -34,7 +34,10 @@ impl RawBuffer {
 impl RawBuffer {
     /// Connects to a buffer, or makes one if `size` is given.
     #[new]
-    #[pyo3(signature = (namespace, name, size = None, timeout = Seconds(5.0)))]
+    #[pyo3(
+        signature = (namespace, name, size = None, timeout = Seconds(5.0)),
+        text_signature = "(namespace, name, size=None, timeout=5.0)"
+    )]
     fn new(
         py: Python<'_>,
         namespace: NameText,

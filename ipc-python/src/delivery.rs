@@ -226,7 +226,10 @@ impl Delivery {
 
     /// Reports that the attempt failed. The message is delivered again, after `delay` seconds or
     /// the queue's backoff.
-    #[pyo3(signature = (reason = LossyText::default(), *, delay = None))]
+    #[pyo3(
+        signature = (reason = LossyText::default(), *, delay = None),
+        text_signature = "($self, reason='', *, delay=None)"
+    )]
     fn nack(&self, py: Python<'_>, reason: LossyText, delay: Option<Seconds>) -> PyResult<()> {
         let delay: Option<Duration> = delay.map(|delay| seconds("delay", delay)).transpose()?;
         self.settle(py, |held| {
@@ -242,7 +245,10 @@ impl Delivery {
     }
 
     /// Makes the message a dead letter: it is kept, but never delivered again.
-    #[pyo3(signature = (reason = LossyText::default()))]
+    #[pyo3(
+        signature = (reason = LossyText::default()),
+        text_signature = "($self, reason='')"
+    )]
     fn bury(&self, py: Python<'_>, reason: LossyText) -> PyResult<()> {
         self.settle(py, |held| held.bury_with(&reason.0))
     }
