@@ -51,6 +51,8 @@ class Stats(types.SimpleNamespace):
     participants: int
     paused: bool
     closed: bool
+    only_this_process: bool
+    """The counters are those of this process alone: over NATS, each process keeps its own."""
 
     @property
     def unsettled(self) -> int:

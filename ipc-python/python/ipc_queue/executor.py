@@ -433,15 +433,21 @@ class _State:
             thread.join()
 
     def started(self) -> list[int]:
-        """Return the workers' process ids, once there is one for each open call or all are there.
+        """Return the workers' process ids, once as many are there as are started for now.
 
-        The pool's own thread starts them some moments after `submit`.
+        The pool's own thread starts them some moments after `submit`: one for each open call if
+        they are started on demand, and otherwise all.
         """
         end = time.monotonic() + _STARTED_WITHIN
         while True:
             pool = self._pool
             workers = self.workers()
-            wanted = 0 if pool is None else min(self._workers, len(pool.open_futures()))
+            if pool is None:
+                wanted = 0
+            elif self._settings["on_demand"]:
+                wanted = min(self._workers, len(pool.open_futures()))
+            else:
+                wanted = self._workers
             if len(workers) >= wanted or time.monotonic() > end:
                 return [pid for _, pid in workers]
             time.sleep(0.001)

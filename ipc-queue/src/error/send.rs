@@ -112,8 +112,9 @@ pub enum SendFailure {
     EmptyKey,
     /// The message would expire before its delay ends, so that no receiver would get it.
     #[error(
-        "the message would expire after {expires_in:?}, but is not delivered before {delay:?}, so \
-         no receiver would get it: use a longer time to live, or a shorter delay"
+        "the message would expire after {expires_in:?} (expires_in), but is not delivered before \
+         {delay:?} (delay), so no receiver would get it: use a longer time to live, or a shorter \
+         delay"
     )]
     NeverDelivered {
         /// Its delay.
