@@ -213,8 +213,9 @@ impl<'q> Outgoing<'q> {
         }
     }
 
-    /// Waits for room. Over a server it waits in slices: the server has to answer each, so a hanging
-    /// server is noticed. In shared memory it waits once, so that it counts as refused once.
+    /// Waits for room. Over a server it waits in slices: the server has to answer each, so a
+    /// hanging server is noticed. In shared memory it waits once, so that it counts as refused
+    /// once.
     fn loan(&self, bytes: usize, options: &SendOptions) -> Result<Loan<'_>, SendTimeoutError> {
         const SLICE: Duration = Duration::from_secs(1);
         let is_served = !self.queue.transport().address().starts_with("shm:");

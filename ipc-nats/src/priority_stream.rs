@@ -97,8 +97,8 @@ pub(crate) fn ack_wait(settings: &QueueSettings) -> Duration {
 }
 
 const DEATH_NOTICED_WITHIN: Duration = Duration::from_secs(5);
-/// Added to the ack wait. A live holder itself returns a message that it held for too long, and must
-/// do so before the server does.
+/// Added to the ack wait. A live holder itself returns a message that it held for too long, and
+/// must do so before the server does.
 const MARGIN: Duration = Duration::from_secs(1);
 
 impl PriorityStream {

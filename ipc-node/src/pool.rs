@@ -12,8 +12,8 @@
 //! when all attempts are used up, and its ticket says so. The pool's process may also be killed.
 //! The workers then see the end of a pipe, and end together with the programs they started. They
 //! also remove the pool's queues. The next pool at the address may do so instead, or in shared
-//! memory the next one in the namespace. A lock of the kernel decides which process owns an address,
-//! or over transports of other crates a lease.
+//! memory the next one in the namespace. A lock of the kernel decides which process owns an
+//! address, or over transports of other crates a lease.
 //!
 //! One limit: if a worker is killed from outside at the same moment as the pool's process, the
 //! programs that this worker started keep running. No process is left that knows them.

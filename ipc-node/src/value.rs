@@ -1,8 +1,8 @@
 //! The encoding of what programs give each other: inputs and outputs of jobs, control messages.
 //!
-//! Both sides may be different programs, or different releases of one. So values are encoded as in a typed queue, with the names of fields and the
-//! types of numbers. A value that the other side can't take is an error, never another value. The next
-//! release may have further fields.
+//! Both sides may be different programs, or different releases of one. So values are encoded as in
+//! a typed queue, with the names of fields and the types of numbers. A value that the other side
+//! can't take is an error, never another value. The next release may have further fields.
 
 use ipc_proto::{CodecError, Encoding};
 use serde::Serialize;

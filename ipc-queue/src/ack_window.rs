@@ -36,7 +36,7 @@ pub(crate) struct AckWindow {
     learned: Learned,
 }
 
-/// What is known about acks.
+/// The outcomes of acks.
 #[derive(Default)]
 struct Learned {
     acked: usize,

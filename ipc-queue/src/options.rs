@@ -80,17 +80,17 @@ impl QueueOptions {
     /// Sets the memory for payloads that do not fit inline. Default 8 MiB.
     ///
     /// In shared memory each such payload takes its size, rounded up to a multiple of 64 bytes. If
-    /// `inline_bytes` is 896 or more, the multiple is larger: the largest power of two of which seven
-    /// fit into `inline_bytes`. If the memory is 2 GiB or more, it is the smallest power of two of
-    /// which less than 2^25 are needed. So rounding takes at most an eighth of the memory, except
-    /// for payloads of up to 448 bytes, and in memory of 2 GiB or more.
+    /// `inline_bytes` is 896 or more, the multiple is larger: the largest power of two of which
+    /// seven fit into `inline_bytes`. If the memory is 2 GiB or more, it is the smallest power of
+    /// two of which less than 2^25 are needed. So rounding takes at most an eighth of the memory,
+    /// except for payloads of up to 448 bytes, and in memory of 2 GiB or more.
     ///
-    /// Payloads of one size then fill the memory, except for a rest smaller than one of them. A queue
-    /// with default settings holds 1,024 messages of up to 8 KiB, or 512 of 16 KiB, 128 of 64 KiB, 32
-    /// of 256 KiB, or 8 of 1 MiB. Payloads of mixed sizes may leave gaps that are too small for the
-    /// next one. Headers of messages that need this memory count as part of the payload; there are
-    /// 4 KiB more that only such messages use. `ipc stat` shows how many messages fit into any queue.
-    /// A send that finds no room says whether a place or memory was missing.
+    /// Payloads of one size then fill the memory, except for a rest smaller than one of them. A
+    /// queue with default settings holds 1,024 messages of up to 8 KiB, or 512 of 16 KiB, 128 of 64
+    /// KiB, 32 of 256 KiB, or 8 of 1 MiB. Payloads of mixed sizes may leave gaps that are too small
+    /// for the next one. Headers of messages that need this memory count as part of the payload;
+    /// there are 4 KiB more that only such messages use. `ipc stat` shows how many messages fit
+    /// into any queue. A send that finds no room says whether a place or memory was missing.
     pub fn pool_bytes(mut self, bytes: u64) -> Self {
         self.settings.pool_bytes = bytes;
         self.given("pool_bytes")

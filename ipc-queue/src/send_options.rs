@@ -64,7 +64,8 @@ pub enum OverflowPolicy {
 pub struct Key(u64);
 
 impl Key {
-    /// The hash of an empty byte string. Not a valid key: all messages with it would be duplicates of the first.
+    /// The hash of an empty byte string. Not a valid key: all messages with it would be duplicates
+    /// of the first.
     const EMPTY: Self = Self(0);
 
     /// Returns the key of these bytes.

@@ -122,8 +122,8 @@ impl OwnerLease {
         })
     }
 
-    /// Returns `true` if no other pool can have the address for some seconds. After an outage it may
-    /// take until the former lease is over to find out.
+    /// Returns `true` if no other pool can have the address for some seconds. After an outage it
+    /// may take until the former lease is over to find out.
     pub(super) fn is_certain(&self) -> bool {
         let deadline = Instant::now() + LEASE + MARGIN;
         loop {

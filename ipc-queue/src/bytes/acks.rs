@@ -9,10 +9,11 @@ impl ByteReceiver {
     /// Acknowledges a delivery without waiting until the server confirms it.
     ///
     /// The ack is sent before this returns, and confirmed later: by [`flush`](Self::flush), by
-    /// [`flush_async`](Self::flush_async), or by a later call of this function. At most [`MAX_ACKS_IN_FLIGHT`](crate::MAX_ACKS_IN_FLIGHT) acks
-    /// of a receiver are unconfirmed. If there are as many, or if the oldest was sent
-    /// [`MAX_ACK_AGE`](crate::MAX_ACK_AGE) ago, this call first waits for the oldest. Transports
-    /// without a server ack at once, and leave nothing to confirm.
+    /// [`flush_async`](Self::flush_async), or by a later call of this function. At most
+    /// [`MAX_ACKS_IN_FLIGHT`](crate::MAX_ACKS_IN_FLIGHT) acks of a receiver are unconfirmed. If
+    /// there are as many, or if the oldest was sent [`MAX_ACK_AGE`](crate::MAX_ACK_AGE) ago, this
+    /// call first waits for the oldest. Transports without a server ack at once, and leave nothing
+    /// to confirm.
     ///
     /// If this process or the server dies before an ack is confirmed, the message is acked or
     /// delivered again. No message is lost. A dropped receiver waits for its unconfirmed acks, and

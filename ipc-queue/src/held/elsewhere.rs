@@ -8,7 +8,7 @@ use crate::port::PortDelivery;
 #[derive(Debug)]
 pub(crate) struct Held<'a>(Box<PortDelivery>, PhantomData<&'a ()>);
 
-/// What it holds.
+/// The content of a delivery.
 pub(crate) enum Holder<P> {
     Port(P),
 }

@@ -19,8 +19,8 @@
 //!
 //! 1. From the first unit on, the length of each chunk leads to the next one, up to the end.
 //! 2. A tag that is a head is the first of a chunk. No other tag is ever taken.
-//! 3. If the first tag of a chunk is not a head, the chunk before it is over, or its owner is in the
-//!    middle of an allocation. The next owner of the chunk before it makes it a head again.
+//! 3. If the first tag of a chunk is not a head, the chunk before it is over, or its owner is in
+//!    the middle of an allocation. The next owner of the chunk before it makes it a head again.
 //!
 //! A sender that is stopped in the middle of an allocation keeps what it has taken: one chunk, at
 //! most as long as that of one of the largest messages more than it needs.

@@ -26,8 +26,8 @@
 //! there.
 //!
 //! One swap of the word frees the slot of a key that is forgotten or whose window is over. A
-//! process that forgets the key swaps `Sent` to `Free`; a process that needs the slot swaps `Sent` to
-//! `Claimed`. The further life of the message does not affect its key.
+//! process that forgets the key swaps `Sent` to `Free`; a process that needs the slot swaps `Sent`
+//! to `Claimed`. The further life of the message does not affect its key.
 //!
 //! The turn grows with each claim and distinguishes the slot's uses. A process that has read the
 //! notes of one use cannot mistake them for those of another. The only exception is a sleep through

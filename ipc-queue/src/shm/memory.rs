@@ -45,8 +45,8 @@ impl Word for AtomicU64 {
 /// Words in a cell's header.
 pub const CELL_WORDS: usize = 8;
 
-/// The number of units of each chunk in zeroed memory. Not all units are one chunk, so that a sender
-/// that is stopped while it splits a chunk does not keep them all.
+/// The number of units of each chunk in zeroed memory. Not all units are one chunk, so that a
+/// sender that is stopped while it splits a chunk does not keep them all.
 pub const BLOCK_UNITS: u32 = 1024;
 
 /// Words in a slot for a reason.

@@ -49,7 +49,8 @@ pub(crate) struct Payloads {
     first_unit: NonNull<u8>,
 }
 
-// SAFETY: `first_inline` and `first_unit` only point into the mapping, which is `Send` and `Sync` itself.
+// SAFETY: `first_inline` and `first_unit` only point into the mapping, which is `Send` and `Sync`
+// itself.
 unsafe impl Send for Payloads {}
 // SAFETY: as above.
 unsafe impl Sync for Payloads {}
@@ -178,10 +179,9 @@ impl Payloads {
     /// Returns the payload of a leased message that is in a chunk. `None`: it is elsewhere, has
     /// headers, or is damaged.
     #[inline(always)]
-    pub(crate) fn read_in_chunk<'d>(&'d self, lease: &'d Lease, body: Body) -> Option<&'d [u8]> {
+    pub(crate) fn read_in_chunk<'d>(&'d self, _lease: &'d Lease, body: Body) -> Option<&'d [u8]> {
         let len = body.len as usize;
         let at = self.in_chunk(body.chunk?, len)?;
-        let _ = lease;
         // SAFETY: as in `read_in_cell`.
         Some(unsafe { slice::from_raw_parts(at.as_ptr(), len) })
     }

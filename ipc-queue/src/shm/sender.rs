@@ -435,8 +435,8 @@ impl LevelSender {
         }
     }
 
-    /// Returns free units below `limit`: the first ones, or those of the chunk that is tried first, or
-    /// some behind the chunk that was used last.
+    /// Returns free units below `limit`: the first ones, or those of the chunk that is tried first,
+    /// or some behind the chunk that was used last.
     #[inline(always)]
     fn free_chunk(&self, units: u32, limit: u32) -> Option<Candidate> {
         let ring = &self.level.ring;

@@ -24,7 +24,7 @@ pub struct Candidate {
     pub(super) tag: u64,
 }
 
-/// What begins at a unit.
+/// The state of the chunk that begins at a unit.
 pub enum Chunk {
     /// A free chunk of exactly the length that is needed.
     Free(Candidate),

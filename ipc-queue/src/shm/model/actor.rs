@@ -72,7 +72,7 @@ pub enum Do {
 pub struct Rules {
     /// How long leases last.
     pub lease_ms: Option<u64>,
-    /// How many units of memory each message needs; zero: it fits its cell.
+    /// The units of memory that each message needs; zero: it fits its cell.
     pub units: [u32; MESSAGES],
     /// Whether the queue is closed at some time.
     pub closing: bool,

@@ -603,7 +603,7 @@ impl Ledger {
         self.cells[index as usize].chunk = Some((chunk as u8, units as u8));
         let next = chunk + units;
         if next < tags.shape.units && !tags.at(next).is_head {
-            return Err(format!("nobody can take the chunk at unit {next}"));
+            return Err(format!("no sender can take the chunk at unit {next}"));
         }
         self.has_chunks(tags)
     }
